@@ -1,0 +1,22 @@
+"""sse-sidecar: a reverse proxy that makes event streams whole.
+
+The way of one event, from the upstream's socket to a client's:
+
+1.  ``server.gateway`` finds the request's route (``server.routing``), checks who asks
+    (``server.guard``), and sends it upstream (``server.upstream``).
+2.  A 200 with ``text/event-stream`` makes a stream: ``server.opening`` gives it a ``server.relay``.
+    Any other answer passes through (``server.plain``).
+3.  ``server.source`` undoes the content coding and hands every read to ``Relay.receive``.
+4.  ``stream.sse`` cuts it into blocks; ``dialects`` looks at the first one, and at the last few when
+    the stream ends: was that its end?
+5.  ``stream.numbering`` gives each block its id, and ``stream.log`` keeps it.
+6.  Every reader that stands at the head of the log gets the same bytes at once (``server.sse``);
+    one that is behind is a cursor (``stream.reader``) and continues from the log.
+7.  A client that dropped comes back through ``server.resume``; one that presses stop, through
+    ``server.streams``.
+
+``server.app`` puts it together from ``config``; ``store`` bounds all logs; ``telemetry`` tells.
+Imports run one way: errors, stream → dialects → config → store, telemetry → server → cli.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,64 @@
+"""``sse-sidecar demo``: the sidecar in front of the built-in provider, and lines to try."""
+
+from __future__ import annotations
+
+from proxy.config import Config, parse
+from proxy.demo.provider import start_provider
+from proxy.server.app import Sidecar
+from proxy.server.run import serve
+
+#: A configuration as a newcomer would write it; PROVIDER and the addresses come from the environment.
+DEMO_CONFIG = """\
+listen: ${LISTEN}
+admin: {listen: "${ADMIN}"}
+drain: 2s
+defaults: {heartbeat: 5s}
+upstreams:
+  provider: {url: "${PROVIDER}"}
+routes:
+  - {name: events, path: /api/events, upstream: provider, reconnect: true}
+  - {name: all, path: "/{tail:.*}", upstream: provider}
+"""
+
+TRY = """
+The sidecar listens on {url}, in front of a built-in provider on {provider}. Try, in another terminal:
+
+  # tokens as they come, numbered
+  curl -N {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
+
+  # an SDK that loses its connection after 7 events and resumes without losing a token
+  sse-sidecar chat --url {url}/v1 --drop-after 7 "Tell me about streams"
+
+  # a model that thinks for 12 seconds: heartbeats keep the connection open (one every 5 seconds here)
+  curl -N '{url}/v1/chat/completions?first_delay=12' -H 'content-type: application/json' \\
+    -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
+
+  # an app's own feed; resume it with -H 'Last-Event-ID: 5'
+  curl -N {url}/api/events
+
+  # what the operator sees
+  curl {admin}/streams ; curl {admin}/metrics
+
+Ctrl-C ends it.
+"""
+
+
+def demo_config(provider: str, listen: str, admin: str) -> Config:
+    """Return the demo's configuration for a provider at a base URL."""
+    return parse(DEMO_CONFIG, "demo", {"PROVIDER": provider, "LISTEN": listen, "ADMIN": admin})
+
+
+async def demo(listen: str, admin: str) -> int:
+    """Serve the demo until it is interrupted. Raises OSError where an address is taken."""
+    provider = await start_provider()
+    try:
+        config = demo_config(provider.url, listen, admin)
+
+        async def ready(sidecar: Sidecar) -> None:
+            lines = TRY.format(url=sidecar.url, provider=provider.url, admin=sidecar.admin_url)
+            print(lines, flush=True)
+
+        return await serve(config, ready=ready)
+    finally:
+        await provider.close()

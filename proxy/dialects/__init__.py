@@ -1,0 +1,51 @@
+"""How each provider streams: one file and one row of ``DIALECTS`` per dialect.
+
+A dialect answers what a proxy has to know about a stream that it does not own: is this one of mine
+(``serves``, ``confirms``), did it reach its end (``verdict``), in which words does its SDK learn of a
+failure (``failure_block``, ``error_body``), and which additions does that SDK survive (``ids_safe``,
+``heartbeat``).
+
+To add one, write ``proxy/dialects/<name>.py`` with a subclass of ``Dialect`` and add it to the tuple
+below. Nothing else knows the dialects by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import unquote
+
+from proxy.dialects.anthropic import Anthropic
+from proxy.dialects.base import Dialect, Failure, Verdict
+from proxy.dialects.gemini import Gemini
+from proxy.dialects.generic import Generic
+from proxy.dialects.openai import OpenAI
+from proxy.dialects.openai_responses import OpenAIResponses
+
+__all__ = ["DIALECTS", "Dialect", "Failure", "Verdict", "confirm", "propose"]
+
+#: By name, as a route's ``dialect`` setting spells it.
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {dialect.name: dialect for dialect in (OpenAI(), OpenAIResponses(), Anthropic(), Gemini(), Generic())}
+)
+
+GENERIC = DIALECTS["generic"]
+
+
+def propose(path: str) -> Dialect:
+    """Guess the dialect from a request's path, given raw (percent-encoded) and without its query.
+
+    The path is cut before it is decoded, so that an encoded slash stays part of its segment. Empty
+    segments count for nothing: SDKs whose base URL ends in a slash send ``//chat/completions``.
+    """
+    segments = [unquote(segment) for segment in path.split("/") if segment]
+    return next((dialect for dialect in DIALECTS.values() if dialect.serves(segments)), GENERIC)
+
+
+def confirm(proposed: Dialect, block: bytes) -> Dialect:
+    """Return ``proposed`` if the stream's first block with data speaks it, else the generic dialect.
+
+    A path proves little: an app's own ``/api/messages`` is not Anthropic's, and must not be told of
+    failures in Anthropic's words.
+    """
+    return proposed if proposed.confirms(block) else GENERIC

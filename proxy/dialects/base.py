@@ -1,0 +1,95 @@
+"""What a dialect is, and the words in which it is asked and answers."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from proxy.dialects.payload import asks_to_stream
+
+
+class Verdict(enum.Enum):
+    """What the last blocks of a stream say about its end."""
+
+    COMPLETE = "the provider marked the end, or gave the reason why it finished"
+    ERROR = "the provider told an error of its own"
+    OPEN = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a stream ends before its end.
+
+    ``reason`` is the terminal record's word: ``upstream_error``, ``truncated``, ``cancelled``,
+    ``idle_timeout``, ``total_timeout``, ``overflow`` or ``producer_lost``. ``message`` is for people.
+    ``status`` is the HTTP status that would have said it, had the headers not been sent already.
+    """
+
+    reason: str
+    message: str
+    status: int = 502
+
+
+class Dialect(abc.ABC):
+    """How one provider's stream looks. Stateless: one instance serves all streams.
+
+    A *block* is an event as it stands on the wire, its lines ended by LF, with or without the
+    ``id:`` and ``retry:`` lines that were added to it. No method raises on malformed input.
+    """
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+
+    #: Whether requests spend tokens: they go upstream with ``Accept-Encoding: identity``, and errors
+    #: are told in the provider's shape.
+    llm: ClassVar[bool] = True
+
+    #: Whether the provider's SDKs survive ``id`` and ``retry`` lines and comments.
+    ids_safe: ClassVar[bool] = True
+
+    #: What may be written between two blocks to show life: one line, with a single LF. An empty line
+    #: after it would make several SDKs dispatch an empty event once they have seen an id.
+    heartbeat: ClassVar[bytes] = b": ping\n"
+
+    @abc.abstractmethod
+    def serves(self, segments: list[str]) -> bool:
+        """Whether a path with these (non-empty, decoded) segments is where this dialect is spoken."""
+
+    @abc.abstractmethod
+    def confirms(self, block: bytes) -> bool:
+        """Whether the first block with data of a stream is one that this dialect could begin with."""
+
+    @abc.abstractmethod
+    def verdict(self, tail: Sequence[bytes]) -> Verdict:
+        """Say how a stream stands whose last blocks are ``tail``, oldest first.
+
+        An error anywhere in it outweighs a marker: some servers send ``[DONE]`` after their error.
+        """
+
+    @abc.abstractmethod
+    def failure_block(self, failure: Failure, tail: Sequence[bytes] = ()) -> bytes | None:
+        """Return the block that makes the provider's SDK raise, or None if nothing may be injected.
+
+        It has no id and no empty line at its end. ``tail`` are the last blocks before it, for
+        dialects that number their events. No terminal marker is ever made up here.
+        """
+
+    @abc.abstractmethod
+    def error_body(self, status: int, kind: str, message: str) -> bytes | None:
+        """Return the JSON body of an error answer in the provider's shape.
+
+        ``kind`` is the stable word for the problem. None means: answer with a problem document.
+        """
+
+    def wants_stream(self, body: bytes) -> bool:
+        """Whether this (whole) request body asks for a stream."""
+        return asks_to_stream(body)
+
+
+def word_for(status: int, words: Mapping[int, str], client: str, server: str) -> str:
+    """Return a provider's word for an HTTP status: from ``words``, else by whose fault it is."""
+    return words.get(status) or (client if status < 500 else server)

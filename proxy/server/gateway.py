@@ -1,0 +1,207 @@
+"""The front door of the data plane: every request comes in here and leaves answered.
+
+A request passes, in this order: its path and method (``routing``), who may ask (``guard``), a stream
+it comes back for (``resume``), a key it repeats (``idempotency``); what is left goes upstream, and
+the answer is a stream (``opening``, ``sse``) or is not (``plain``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from proxy.config import Config
+from proxy.errors import HeadersTooLarge, SidecarError
+from proxy.server import cors, guard, problem, resume
+from proxy.server.exchange import Exchange, dialect_of, own_cursor
+from proxy.server.headers import LAST_EVENT_ID, Peers, origin_of
+from proxy.server.hub import Hub
+from proxy.server.idempotency import Attempts, Key, key_of
+from proxy.server.opening import Begun, Opener
+from proxy.server.plain import pass_on
+from proxy.server.relay import Relay
+from proxy.server.resume import Restart
+from proxy.server.routing import COMMON_METHODS, RouteTable
+from proxy.server.sse import EVENT_STREAM, serve_stream
+from proxy.server.streams import PREFIX, StreamsHandler
+from proxy.server.upload import Upload
+from proxy.server.upstream import Call, Upstream
+
+
+class Gateway:
+    """Answers requests by the configuration in force.
+
+    ``configure`` swaps that configuration between two requests; what runs keeps what it began with.
+    """
+
+    def __init__(self, hub: Hub, config: Config, upstreams: dict[str, Upstream]) -> None:
+        self._hub = hub
+        self._streams = StreamsHandler(hub)
+        self._opener = Opener(hub)
+        self._attempts = Attempts(hub)
+        self.in_flight = 0
+        self.configure(config, upstreams)
+
+    def configure(self, config: Config, upstreams: dict[str, Upstream]) -> None:
+        """Answer requests by ``config`` from now on."""
+        self._config = config
+        self._upstreams = upstreams
+        self._table = RouteTable(config.routes)
+        self._peers = Peers.of(config.trusted_peers)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        self.in_flight += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        exchange: Exchange | None = None
+        name = ""
+        try:
+            self._check_size(request)
+            guard.check_path(request.rel_url.raw_path)
+            if request.rel_url.raw_path.startswith(PREFIX):
+                name = "_streams"
+                response = await self._streams.handle(request, self._peers)
+            else:
+                exchange = self._exchange(request)
+                name = exchange.route.name
+                response = await self._at_route(exchange)
+        except SidecarError as error:
+            response = self._refusal(error, request, exchange, name)
+        if self._hub.draining:
+            response.force_close()
+        self._hub.telemetry.route(name or "-").requests[request.method, response.status] += 1
+        return response
+
+    def _refusal(
+        self, error: SidecarError, request: web.BaseRequest, exchange: Exchange | None, name: str
+    ) -> web.StreamResponse:
+        if exchange is None:
+            answer = problem.answer(error, request, route=None)
+            return self._streams.readable(request, answer) if name == "_streams" else answer
+        answer = problem.answer(error, request, route=exchange.route.name, dialect=exchange.dialect)
+        cors.allow(request, answer.headers, guard.allowed_origins(self._config, exchange.route))
+        return answer
+
+    def _check_size(self, request: web.BaseRequest) -> None:
+        size = sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
+        if size > self._config.limits.max_headers:
+            raise HeadersTooLarge(
+                f"the headers are {size} bytes; limits.max_headers is {self._config.limits.max_headers}"
+            )
+
+    def _exchange(self, request: web.BaseRequest) -> Exchange:
+        """Find the route and check the caller. Raises RequestError."""
+        preflight = cors.is_preflight(request)
+        method = request.headers[hdrs.ACCESS_CONTROL_REQUEST_METHOD] if preflight else request.method
+        route = self._table.find(method, request.rel_url.path_safe)
+        upstream = self._upstreams[route.upstream]
+        exchange = Exchange(
+            request=request,
+            config=self._config,
+            route=route,
+            upstream=upstream,
+            dialect=dialect_of(route, request.rel_url.raw_path),
+            origin=origin_of(request, self._peers),
+            upload=Upload(request, route.max_body),
+            started=self._hub.loop.time(),
+        )
+        guard.check_caller(request, self._config, route, credentials=exchange.credentials)
+        return exchange
+
+    async def _at_route(self, exchange: Exchange) -> web.StreamResponse:
+        request, route = exchange.request, exchange.route
+        origins = guard.allowed_origins(self._config, route)
+        if cors.is_preflight(request) and request.headers[hdrs.ORIGIN] in origins:
+            answer = cors.preflight(request, route.methods or COMMON_METHODS)
+            cors.allow(request, answer.headers, origins)
+            return answer
+        restart: Restart | None = None
+        cursor = own_cursor(request, route)
+        if cursor is not None:
+            resumed = await resume.on_route(self._hub, exchange, cursor)
+            if not isinstance(resumed, Restart):
+                return resumed
+            restart = resumed
+        call = exchange.call()
+        if restart is not None and restart.last_id is not None:
+            call.headers[LAST_EVENT_ID] = restart.last_id.decode("utf-8", "surrogateescape")
+        early = route.open_after if await self._may_open_early(exchange) else None
+        key = key_of(request, route.name)
+        if key is not None:
+            return await self._keyed(exchange, call, early, key)
+        begun = await self._open(exchange, call, early)
+        return await self._answer_with(exchange, begun, restart.prelude if restart is not None else b"")
+
+    def _open(self, exchange: Exchange, call: Call, early: float | None) -> Coroutine[Any, Any, Begun]:
+        if early is None:
+            return self._opener.open(exchange, call)
+        return self._opener.open_early(exchange, call, early)
+
+    async def _answer_with(
+        self, exchange: Exchange, begun: Begun, prelude: bytes = b""
+    ) -> web.StreamResponse:
+        """Answer the request that began something with what it began."""
+        relay = begun.relay
+        if relay is None:
+            assert begun.response is not None
+            return await pass_on(exchange, begun.response)
+        try:
+            return await self._read(exchange, relay, begun.cookies, prelude)
+        finally:
+            if not relay.readers_ever:  # its only client is gone, or was refused, before it could read
+                relay.cancel("disconnect", "the client left before the stream began")
+
+    async def _read(
+        self, exchange: Exchange, relay: Relay, extra: CIMultiDict[str], prelude: bytes = b""
+    ) -> web.StreamResponse:
+        caller = exchange.origin.address
+        return await serve_stream(
+            self._hub, relay, exchange.request, caller=caller, extra=extra, prelude=prelude
+        )
+
+    # The client is answered before the upstream has answered
+
+    async def _may_open_early(self, exchange: Exchange) -> bool:
+        """Whether the client surely wants a stream; a JSON answer could not be given afterwards.
+
+        A body is read into memory for this, if its length says that it fits.
+        """
+        request, limit = exchange.request, self._config.limits.buffered_body
+        if exchange.route.open_after is None or request.method == hdrs.METH_HEAD:
+            return False
+        if exchange.upload.exists and (request.content_length is None or request.content_length > limit):
+            return False
+        body = await exchange.upload.whole(limit)
+        return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "") or exchange.dialect.wants_stream(body)
+
+    # The same request again
+
+    async def _keyed(
+        self, exchange: Exchange, call: Call, early: float | None, key: Key
+    ) -> web.StreamResponse:
+        """Begin a stream under a key, or join the one that the key began.
+
+        An attempt that led to no stream, or failed, has released the key: then this is the first.
+        """
+        await exchange.upload.whole(self._config.limits.buffered_body)
+        fingerprint, linger = exchange.upload.fingerprint, exchange.route.linger
+        while (attempt := self._attempts.get(key, fingerprint)) is not None:
+            try:
+                begun = await self._attempts.wait(attempt, linger)
+            except SidecarError:
+                continue
+            if begun.relay is not None:
+                return await self._read(exchange, begun.relay, CIMultiDict({"Idempotency-Replayed": "true"}))
+        attempt = self._attempts.begin(key, fingerprint, self._open(exchange, call, early))
+        begun = await self._attempts.wait(attempt, linger)
+        if begun.relay is not None:
+            return await self._read(exchange, begun.relay, begun.cookies)
+        return await self._answer_with(exchange, begun)

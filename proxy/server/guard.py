@@ -1,0 +1,109 @@
+"""Who may use a route: paths that cannot mislead, hosts and origins that are ours.
+
+An upstream that gets an injected credential turns the sidecar into a way to spend somebody's key.
+A web page is the attacker who needs no access to the machine: it can post a form to a loopback
+address, fetch with a foreign Origin, or have its own name resolve to 127.0.0.1 (DNS rebinding). A
+browser tells on all three, in Origin, Sec-Fetch-Site and Host, and this module listens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from aiohttp import hdrs, web
+
+from proxy.config import Config, Route
+from proxy.errors import BadPath, Refused
+
+#: Names that nobody outside can make resolve to us: they are not in the public DNS.
+PRIVATE_SUFFIXES = ("localhost", ".localhost", ".local", ".internal", ".svc", ".test")
+
+_SEPARATORS = re.compile(rb"[/\\]")
+
+
+def check_path(raw_path: str) -> None:
+    """Raise BadPath where a segment is ``.`` or ``..``, plain, percent-encoded, or with parameters.
+
+    ``/v1/%2e%2e/admin`` must not match ``/v1/…`` here and become ``/admin`` at the upstream.
+    """
+    if "." not in raw_path and "%" not in raw_path:
+        return
+    for segment in _SEPARATORS.split(unquote_to_bytes(raw_path)):
+        if segment.partition(b";")[0] in (b".", b".."):
+            raise BadPath("the path has a '.' or '..' segment; send the path that is meant")
+
+
+def check_caller(request: web.BaseRequest, config: Config, route: Route, *, credentials: bool) -> None:
+    """Raise Refused for a host that is not ours and, with ``credentials``, for a foreign page."""
+    hosts = route.hosts if route.hosts is not None else config.hosts
+    if hosts is not None:
+        check_host(request, hosts)
+    if credentials:
+        if hosts is None:
+            _check_private_host(request)
+        _check_page(request, allowed_origins(config, route))
+
+
+def allowed_origins(config: Config, route: Route) -> tuple[str, ...]:
+    """The web origins that may use the route from their pages."""
+    return route.origins if route.origins is not None else config.origins
+
+
+def check_host(request: web.BaseRequest, hosts: Iterable[str]) -> None:
+    """Raise Refused where the Host field names none of ``hosts`` (``*.`` stands for any label)."""
+    name = host_name(request)
+    for host in hosts:
+        if name == host.lower() or (host.startswith("*.") and name.endswith(host[1:].lower())):
+            return
+    raise Refused(f"Host {_shown(name)} is not one of this sidecar's hosts")
+
+
+def host_name(request: web.BaseRequest) -> str:
+    """The Host field's name in lower case, without its port and an IPv6 address's brackets."""
+    value = request.headers.get(hdrs.HOST, "").strip().lower()
+    if value.startswith("["):
+        return value[1:].partition("]")[0]
+    return value.partition(":")[0].rstrip(".")
+
+
+def _check_private_host(request: web.BaseRequest) -> None:
+    """Accept what no foreign DNS server can make point here: addresses and local names."""
+    name = host_name(request)
+    if "." not in name or name.endswith(PRIVATE_SUFFIXES) or _is_address(name):
+        return
+    raise Refused(
+        f"Host {_shown(name)} is not known to be ours; a route with an injected credential answers to "
+        "addresses, local names and the names listed under 'hosts'"
+    )
+
+
+def _check_page(request: web.BaseRequest, origins: tuple[str, ...]) -> None:
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is not None:
+        if origin not in origins and not same_origin(request, origin):
+            raise Refused(
+                f"Origin {_shown(origin)} may not use this route; list it under 'origins' if it should"
+            )
+    elif request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Refused("a cross-site request may not use this route (Sec-Fetch-Site: cross-site)")
+
+
+def same_origin(request: web.BaseRequest, origin: str) -> bool:
+    """Whether a page of ``origin`` calls the host it came from."""
+    parts = urlsplit(origin)
+    return bool(parts.netloc) and parts.netloc.lower() == request.headers.get(hdrs.HOST, "").lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: str) -> str:
+    return repr(value[:80])

@@ -1,0 +1,101 @@
+"""What all handlers share: the streams, the clock, the tasks, the counters and the bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from proxy.config import Config
+from proxy.errors import CapacityError, TooManyReaders
+from proxy.server.wheel import Wheel
+from proxy.store.memory import MemoryStore
+from proxy.telemetry import StoreFigures, Telemetry
+
+if TYPE_CHECKING:
+    from proxy.server.relay import Relay
+
+#: Random bytes in a stream id: 128 bits cannot be guessed.
+STREAM_ID_BYTES = 16
+
+
+class Hub:
+    """Owns every stream, task and timer of the data plane."""
+
+    def __init__(self, config: Config, telemetry: Telemetry) -> None:
+        self.config = config
+        self.telemetry = telemetry
+        self.loop = asyncio.get_running_loop()
+        self.wheel = Wheel(self.loop)
+        self.store: MemoryStore[Relay] = MemoryStore(config.store.memory)
+        self.running: set[Relay] = set()
+        self.draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._readers: Counter[str] = Counter()  # by caller
+        self.readers = 0
+        telemetry.store = self._figures
+
+    def configure(self, config: Config) -> None:
+        """Take over a new configuration's bounds; what runs keeps its route."""
+        self.config = config
+        self.store.configure(config.store.memory)
+
+    def new_stream_id(self) -> str:
+        """Return a fresh stream id."""
+        return secrets.token_urlsafe(STREAM_ID_BYTES)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a coroutine in a named task that the hub owns."""
+        task = self.loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def admit_stream(self) -> None:
+        """Raise CapacityError where one more stream would be too many."""
+        limit = self.config.limits.streams
+        if len(self.running) >= limit:
+            raise CapacityError(f"{limit} streams are running, which is the limit (limits.streams)")
+
+    def admit_reader(self, relay: Relay, caller: str) -> None:
+        """Count a reader in. Raises TooManyReaders or CapacityError where it does not fit."""
+        limits = self.config.limits
+        if limits.readers_per_caller is not None and self._readers[caller] >= limits.readers_per_caller:
+            raise TooManyReaders(
+                f"this caller has {self._readers[caller]} readers, which is the limit (limits.readers_per_caller)"
+            )
+        if len(relay.readers) >= limits.readers_per_stream:
+            raise TooManyReaders(
+                f"the stream has {len(relay.readers)} readers, which is the limit (limits.readers_per_stream)"
+            )
+        if self.readers >= limits.readers:
+            raise CapacityError(f"{self.readers} readers are connected, which is the limit (limits.readers)")
+        self.readers += 1
+        self._readers[caller] += 1
+
+    def dismiss_reader(self, caller: str) -> None:
+        """Count a reader out."""
+        self.readers -= 1
+        self._readers[caller] -= 1
+        if not self._readers[caller]:
+            del self._readers[caller]
+
+    async def close(self) -> None:
+        """End every task. Streams that still run are cancelled upstream."""
+        for relay in list(self.running):
+            relay.shut_down()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.wheel.close()
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.telemetry.log.error("task failed", task=task.get_name(), exc_info=error)
+
+    def _figures(self) -> StoreFigures:
+        store = self.store
+        return StoreFigures(store.bytes, store.max_bytes, len(store), store.tombstones, store.evicted)

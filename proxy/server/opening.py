@@ -1,0 +1,154 @@
+"""How a stream begins: an upstream's answer becomes a relay, at once or early.
+
+With ``open_after`` the client is answered before the upstream has answered, so that no balancer on
+the way loses patience; what goes wrong afterwards can only be told in the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from aiohttp import hdrs
+from multidict import CIMultiDict
+
+from proxy.errors import SidecarError
+from proxy.server.coding import Decoder, decoder
+from proxy.server.exchange import Exchange
+from proxy.server.hub import Hub
+from proxy.server.reconnect import Reconnector
+from proxy.server.relay import Relay
+from proxy.server.source import TaskSource
+from proxy.server.sse import EVENT_STREAM, stream_headers
+from proxy.server.upstream import Call, Response
+from proxy.stream.cursor import short
+
+#: Of an answer that is no stream but should have been one, so much is told to the client, in bytes.
+QUOTED_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a request led to: a stream, or (``relay`` is None) the upstream's answer to pass on.
+
+    ``cookies`` are what only the stream's first answer carries.
+    """
+
+    relay: Relay | None
+    response: Response | None = None
+    cookies: CIMultiDict[str] = field(default_factory=CIMultiDict)
+
+
+def decoder_of(response: Response) -> Decoder | None:
+    """Return what undoes the coding of a stream's body, or None where the answer is no stream.
+
+    Only a 200 with ``text/event-stream`` makes a stream; one in a coding that we cannot undo passes
+    as it is.
+    """
+    answer = response.answer
+    if answer.status != 200 or answer.method == hdrs.METH_HEAD or answer.content_type != EVENT_STREAM:
+        return None
+    return decoder(", ".join(answer.headers.getall(hdrs.CONTENT_ENCODING, ())))
+
+
+class Opener:
+    """Asks upstreams, and makes relays of their answers."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def open(self, exchange: Exchange, call: Call) -> Begun:
+        """Send ``call`` and return what came of it. Raises SidecarError."""
+        response = await exchange.upstream.open(call, exchange.tell_interim)
+        return self._begun(exchange, call, response)
+
+    async def open_early(self, exchange: Exchange, call: Call, seconds: float) -> Begun:
+        """The same, but give the upstream no longer than ``seconds`` before a stream begins."""
+        opening = asyncio.ensure_future(exchange.upstream.open(call))
+        try:
+            await asyncio.wait({opening}, timeout=seconds)
+            if opening.done():
+                return self._begun(exchange, call, opening.result())
+            relay = self._new_relay(exchange, CIMultiDict())
+        except BaseException:
+            opening.cancel()
+            raise
+        relay.on_end.append(lambda: _cancel(opening))
+        self._hub.spawn(self._finish(exchange, relay, call, opening), f"opening {short(relay.id)}")
+        return Begun(relay)
+
+    def _begun(self, exchange: Exchange, call: Call, response: Response) -> Begun:
+        coding = decoder_of(response)
+        if coding is None:
+            return Begun(None, response)
+        try:
+            relay = self._new_relay(exchange, CIMultiDict(response.answer.headers))
+        except BaseException:
+            response.close()
+            raise
+        self._feed(exchange, relay, call, response, coding)
+        return Begun(relay, response, _cookies(exchange, response))
+
+    async def _finish(
+        self, exchange: Exchange, relay: Relay, call: Call, opening: asyncio.Task[Response]
+    ) -> None:
+        """Wait for the upstream behind a client that has been answered."""
+        try:
+            response = await opening
+        except SidecarError as error:
+            relay.failed(str(error), error.status)
+            return
+        coding = decoder_of(response)
+        if relay.finished:
+            response.close()
+        elif coding is None:
+            relay.failed(*await _quoted(response))
+        else:
+            relay.headers = self._headers(exchange, CIMultiDict(response.answer.headers))
+            self._feed(exchange, relay, call, response, coding)
+
+    def _new_relay(self, exchange: Exchange, upstream: CIMultiDict[str]) -> Relay:
+        self._hub.admit_stream()
+        recorded = exchange.route.replay.enabled and self._hub.store.has_room(self._hub.loop.time())
+        return Relay(self._hub, exchange.birth(), self._headers(exchange, upstream), recorded=recorded)
+
+    def _feed(
+        self, exchange: Exchange, relay: Relay, call: Call, response: Response, coding: Decoder
+    ) -> None:
+        if exchange.route.reconnect and relay.feed:
+            relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
+        if relay.fingerprint is None:
+            relay.fingerprint = exchange.upload.fingerprint
+        relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
+
+    def _headers(self, exchange: Exchange, upstream: CIMultiDict[str]) -> CIMultiDict[str]:
+        """What every answer of this stream carries. A resume must not repeat Set-Cookie."""
+        headers = stream_headers(upstream, credentials=exchange.credentials)
+        headers.popall(hdrs.SET_COOKIE, None)
+        return headers
+
+
+def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str]:
+    cookies: CIMultiDict[str] = CIMultiDict()
+    if not exchange.credentials:  # NOT_RETURNED
+        values = response.answer.headers.getall(hdrs.SET_COOKIE, ())
+        cookies.extend((hdrs.SET_COOKIE, value) for value in values)
+    return cookies
+
+
+async def _quoted(response: Response) -> tuple[str, int]:
+    """Tell of an answer that is no stream, with the beginning of what it said, and its status."""
+    answer = response.answer
+    try:
+        said = (await answer.content.read(QUOTED_BYTES)).decode("utf-8", "replace").strip()
+    except Exception as error:  # whatever broke: then there is nothing to quote
+        said = f"({error})"
+    finally:
+        response.close()
+    told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {EVENT_STREAM}: {said}"
+    return told, answer.status if answer.status >= 400 else 502
+
+
+def _cancel(opening: asyncio.Task[Response]) -> None:
+    """Close the request of a stream that ended before its upstream answered."""
+    opening.cancel()

@@ -1,0 +1,85 @@
+"""Errors as answers: a problem document (RFC 9457), or the provider's own error shape.
+
+An SDK that talks to a provider's route gets errors in that provider's JSON, so that it raises what
+it would have raised without the sidecar.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+
+from aiohttp import hdrs, web
+
+from proxy.dialects import Dialect
+from proxy.errors import SidecarError, UpstreamError
+from proxy.server.headers import LAST_EVENT_ID
+from proxy.server.wire import SERVER
+
+#: Statuses that pass: the same request may well succeed a little later.
+PASSING = frozenset({429, 502, 503, 504})
+
+#: What an EventSource is told to wait after a passing fault, in milliseconds, where nothing else says.
+#: Jittered, so that a thousand pages do not come back in the same instant.
+COME_BACK_MS = 2000
+
+
+def answer(
+    error: SidecarError, request: web.BaseRequest, *, route: str | None = None, dialect: Dialect | None = None
+) -> web.Response:
+    """Return the response that tells the client of ``error``."""
+    if error.status in PASSING and is_event_source(request):
+        return _come_again(error)
+    body = dialect.error_body(error.status, error.kind, str(error)) if dialect is not None else None
+    if body is not None:
+        response = web.Response(status=error.status, body=body, content_type="application/json")
+    else:
+        response = web.Response(
+            status=error.status, body=_document(error, route), content_type="application/problem+json"
+        )
+    response.headers.update(error.headers)
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers[hdrs.SERVER] = SERVER
+    if isinstance(error, UpstreamError) and error.sent and dialect is not None and dialect.llm:
+        # The provider may be working on it: an SDK that asks again by itself would pay twice.
+        response.headers["x-should-retry"] = "false"
+    if request.body_exists and not request.content.is_eof():
+        response.force_close()
+    return response
+
+
+def is_event_source(request: web.BaseRequest) -> bool:
+    """Whether a browser's EventSource asks: any status but 200 would stop it for good."""
+    return (
+        request.method == hdrs.METH_GET
+        and "text/event-stream" in request.headers.get(hdrs.ACCEPT, "")
+        and (LAST_EVENT_ID in request.headers or "Sec-Fetch-Mode" in request.headers)
+    )
+
+
+def _document(error: SidecarError, route: str | None) -> bytes:
+    document = {
+        "type": f"urn:sse-sidecar:problem:{error.kind}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "route": route,
+    }
+    return json.dumps(document).encode()
+
+
+def _come_again(error: SidecarError) -> web.Response:
+    after = int(error.headers.get("Retry-After", "0")) * 1000 or COME_BACK_MS
+    response = web.Response(
+        body=b"retry: %d\n\n" % jittered(after),
+        content_type="text/event-stream",
+        charset="utf-8",
+        headers={hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no", hdrs.SERVER: SERVER},
+    )
+    response.force_close()
+    return response
+
+
+def jittered(milliseconds: int) -> int:
+    """Spread a waiting time over half to one and a half of it."""
+    return int(milliseconds * random.uniform(0.5, 1.5))

@@ -1,0 +1,515 @@
+"""Turns the crank of one stream: upstream → parse → number → log → readers.
+
+``receive`` is the hot path. It runs to its end without a task switch for every read of the upstream,
+and what it does per event is: cut, number, append, and one write per reader. Whatever can be decided
+when the stream begins or ends is decided there: the dialect looks at the first block and at the last
+few; deadlines are looked at by an alarm that nobody moves when an event passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from multidict import CIMultiDict
+
+from proxy.config import Route
+from proxy.dialects import DIALECTS, Dialect, Failure, Verdict, confirm
+from proxy.server.source import Source
+from proxy.server.wheel import Alarm
+from proxy.server.wire import as_chunk
+from proxy.store.memory import Epitaph
+from proxy.stream.cursor import short
+from proxy.stream.lifecycle import Happening, State, next_state
+from proxy.stream.log import Log, Reason, Terminal
+from proxy.stream.numbering import Ids, Numbering
+from proxy.stream.sse import Parser, has_data
+from proxy.telemetry import Facts
+
+if TYPE_CHECKING:
+    from proxy.server.hub import Hub
+
+#: So many of the last blocks are shown to the dialect when a stream ends.
+VERDICT_BLOCKS = 16
+
+#: The window of a stream that is not recorded: what its slowest moment may leave unsent, in bytes.
+UNRECORDED_BYTES = 64 * 1024
+
+#: Reading upstream goes on when the fastest reader is within this part of the window again.
+RESUME_AT = 0.5
+
+
+class Tap(Protocol):
+    """A reader's connection, as the relay sees it."""
+
+    live: bool
+
+    @property
+    def lag_bytes(self) -> int:
+        """Bytes of the log it has not been given."""
+
+    @property
+    def lag_events(self) -> int:
+        """Blocks of the log it has not been given."""
+
+    @property
+    def cursor(self) -> int:
+        """Seq of the last block it was given."""
+
+    def send_live(self, wire: bytes, chunk: bytes) -> None:
+        """Write what was just logged, also framed as one chunk. Only for live taps."""
+
+    def pump(self) -> None:
+        """Write what can be written."""
+
+    def dismiss(self, retry: int) -> None:
+        """Close between two blocks, with a hint when to come back (milliseconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """The request that began a stream."""
+
+    route: Route
+    dialect: Dialect
+    method: str
+    path: str
+    client: str
+    owner: bytes | None
+    fingerprint: bytes | None
+    at: float
+    upstream: str
+    credentials: bool
+
+
+class Relay:
+    """One stream: an upstream response, its log, and everybody who reads it."""
+
+    def __init__(self, hub: Hub, birth: Birth, headers: CIMultiDict[str], *, recorded: bool) -> None:
+        route = birth.route
+        self.id = hub.new_stream_id()
+        self.birth = birth
+        self.route = route
+        self.dialect = birth.dialect
+        self.recorded = recorded and route.replay.enabled
+        self.headers = headers
+        self.state = State.OPENING
+        self.readers: list[Tap] = []
+        replay = route.replay
+        self.log = (
+            Log(replay.max_events, replay.max_bytes)
+            if self.recorded
+            else Log(VERDICT_BLOCKS, UNRECORDED_BYTES)
+        )
+        self.parser = Parser(route.max_event_bytes)
+        self.numbering = self._new_numbering()
+        self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
+        self.fingerprint = birth.fingerprint
+        self.paused = False
+        self.first_event: float | None = None
+        self.last_sent = birth.at
+        self.finished_at = math.inf
+        self.longest_gap = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.heartbeats = 0
+        self.resumes = 0
+        self.replayed = 0
+        self.readers_ever = 0
+        self.pauses = 0
+        self._hub = hub
+        self._confirmed = False
+        self._source: Source | None = None
+        self._last_received = birth.at
+        self._linger_until = math.inf
+        self._stats = hub.telemetry.route(route.name)
+        self._alarm = Alarm(self._look)
+        self.on_end: list[Callable[[], None]] = []
+        self.on_forgotten: list[Callable[[], None]] = []
+        self._stats.streams += 1
+        hub.running.add(self)
+        if self.recorded:
+            hub.store.add(self)
+        else:
+            self._stats.unrecorded += route.replay.enabled
+        self._set_alarm()
+
+    # What a stream is
+
+    @property
+    def feed(self) -> bool:
+        """Whether this is an app's feed: a GET of no provider's dialect."""
+        return self.birth.method == "GET" and self.dialect is DIALECTS["generic"]
+
+    @property
+    def signal_gaps(self) -> bool:
+        """Whether a reader is told of a gap in the stream instead of being refused."""
+        return self.route.gap == "signal" or (self.route.gap == "auto" and self.feed)
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time that a new connection's first block carries, in milliseconds."""
+        if not self.dialect.ids_safe or self.route.ids == "upstream":
+            return None
+        return self.numbering.retry if self.numbering.retry is not None else round(self.route.retry * 1000)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the log has its terminal record."""
+        return self.log.terminal is not None
+
+    def _new_numbering(self) -> Numbering:
+        """Choose who writes the ids: the route's word, and what the dialect's clients survive."""
+        word, safe = self.route.ids, self.dialect.ids_safe
+        if word == "upstream":
+            return Numbering(self.id, Ids.UPSTREAM)
+        own = self.recorded and (word == "always" or (word == "auto" and safe))
+        return Numbering(self.id, Ids.OWN if own else Ids.NONE, follow=word == "auto" and safe, retries=safe)
+
+    # The way of an event
+
+    def answered(self, source: Source) -> None:
+        """Begin to re-emit an upstream's response."""
+        self._source = source
+        self._last_received = self._hub.loop.time()
+        if self.state in (State.OPENING, State.LINGERING):
+            self.state = next_state(self.state, Happening.ANSWERED)
+        self._set_alarm()
+        source.start(self._hub.spawn)
+        if self.paused:
+            source.pause()
+
+    def receive(self, data: bytes) -> None:
+        """Take one read from upstream: the hot path."""
+        if self.log.terminal is not None:
+            return
+        now = self._hub.loop.time()
+        self._last_received = now
+        self.bytes_in += len(data)
+        blocks = self.parser.feed(data)
+        if blocks:
+            if not self._confirmed:
+                self._confirm(blocks)
+            numbered = self.numbering.number(blocks)
+            if numbered.wire:
+                self._emit(numbered.wire, numbered.entries, now)
+        if self.parser.overflowed:
+            self.end(
+                Reason.OVERFLOW,
+                f"a block of {self.parser.overflowed} bytes came; max_event_bytes is {self.route.max_event_bytes}",
+            )
+
+    def _emit(self, wire: bytes, entries: list[bytes], now: float) -> None:
+        """Log entries, and write them to whoever stands at the head of the log."""
+        log = self.log
+        if entries:
+            self._count(len(entries), now)
+            before = log.bytes
+            log.extend(entries, len(wire) if len(entries) == 1 else sum(map(len, entries)))
+        self.last_sent = now
+        readers = self.readers
+        if readers:
+            chunk = as_chunk(wire)
+            size = len(wire)
+            for reader in readers:
+                if reader.live:
+                    self.wrote(size)
+                    reader.send_live(wire, chunk)
+                else:
+                    reader.pump()
+        if entries:
+            self._bound(before, now)
+
+    def _count(self, events: int, now: float) -> None:
+        self._stats.events += events
+        if self.first_event is None:
+            self.first_event = now - self.birth.at
+            self._stats.first_events.observe(self.first_event)
+            return
+        gap = now - self.last_sent
+        self._stats.gaps.observe(gap)
+        if gap > self.longest_gap:
+            self.longest_gap = gap
+
+    def _bound(self, before: int, now: float) -> None:
+        """Keep the log's bounds, and hold the upstream back where that would lose blocks."""
+        log = self.log
+        if log.full:
+            log.trim(self._floor())
+            if not self.paused and self.route.slow_reader == "pause" and self._too_far_ahead():
+                self._pause()
+        if self.recorded:
+            self._hub.store.grew(self, log.bytes - before, now)
+
+    def _floor(self) -> int | None:
+        """The block after which nothing may be dropped: what the fastest reader still has to get."""
+        if self.route.slow_reader == "drop" or not self.readers:
+            return None
+        return max(reader.cursor for reader in self.readers)
+
+    def _too_far_ahead(self) -> bool:
+        """Whether even the fastest reader is a whole window behind, or nobody reads and the log is full."""
+        if not self.readers:
+            return self.recorded
+        return all(
+            reader.lag_bytes >= self.log.max_bytes or reader.lag_events >= self.log.max_events
+            for reader in self.readers
+        )
+
+    def _pause(self) -> None:
+        self.paused = True
+        self.pauses += 1
+        self._stats.pauses += 1
+        if self._source is not None:
+            self._source.pause()
+
+    def wrote(self, size: int) -> None:
+        """Count bytes that a reader took from the log."""
+        self.bytes_out += size
+        self._stats.bytes += size
+
+    def beat(self) -> None:
+        """Count a heartbeat."""
+        self.heartbeats += 1
+        self._stats.heartbeats += 1
+
+    def advanced(self) -> None:
+        """Hear that a reader took blocks from the log: perhaps the upstream can be read again."""
+        if not self.paused:
+            return
+        log = self.log
+        if any(
+            reader.lag_bytes <= log.max_bytes * RESUME_AT and reader.lag_events <= log.max_events * RESUME_AT
+            for reader in self.readers
+        ):
+            self.paused = False
+            self._last_received = self._hub.loop.time()
+            if self._source is not None:
+                self._source.resume()
+
+    def _confirm(self, blocks: list[bytes]) -> None:
+        """Let the first block with data say whether the path's dialect is the stream's."""
+        first = next((block for block in blocks if has_data(block)), None)
+        if first is None:
+            return
+        self._confirmed = True
+        if self.route.dialect == "auto":
+            dialect = confirm(self.dialect, first)
+            if dialect is not self.dialect:
+                self.dialect = dialect
+                self.numbering = self._new_numbering()
+
+    # The end
+
+    def ended(self, error: str | None) -> None:
+        """Hear that the upstream's response is over."""
+        if self.log.terminal is not None:
+            return
+        verdict = self.dialect.verdict(self._tail())
+        if verdict is Verdict.COMPLETE:
+            self.end(Reason.COMPLETE)
+        elif verdict is Verdict.ERROR:
+            self.end(Reason.UPSTREAM_ERROR, "the provider reported an error in the stream", told=True)
+        elif self.reopen is not None and self.feed:
+            self._source = None
+            self.parser = Parser(self.route.max_event_bytes)  # a half-received block is dropped
+            self.reopen()
+        elif error is not None:
+            self.end(Reason.TRUNCATED, f"the upstream's response broke off: {error}")
+        elif self.dialect.llm:
+            self.end(Reason.TRUNCATED, "the upstream closed the stream without its terminal marker")
+        else:
+            self.end(Reason.COMPLETE)
+
+    def cancel(self, by: str, message: str) -> None:
+        """Close the upstream request at once; what was logged stays readable. Idempotent."""
+        if self.log.terminal is None:
+            self._stats.cancels[by] += 1
+            self.end(Reason.CANCELLED, message)
+
+    def failed(self, message: str, status: int) -> None:
+        """Hear that the upstream did not answer with a stream, after the client was answered early."""
+        self.end(Reason.UPSTREAM_ERROR, message, status=status)
+
+    def end(self, reason: Reason, message: str = "", *, told: bool = False, status: int = 502) -> None:
+        """Write the terminal record, tell the readers, and let go of the upstream.
+
+        ``told``: the upstream's own blocks already say what went wrong.
+        """
+        now = self._hub.loop.time()
+        if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
+            reason = Reason.COMPLETE
+        if reason is not Reason.COMPLETE and not told:
+            told = self._tell(Failure(reason.value, message, status), now)
+        self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
+        self.state = next_state(self.state, Happening.ENDED)
+        self.finished_at = now
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        for callback in self.on_end:
+            callback()
+        self.on_end.clear()
+        self._hub.running.discard(self)
+        self._stats.streams -= 1
+        for reader in self.readers:
+            reader.pump()
+        self._hub.telemetry.stream_ended(self.facts())
+        if self.recorded:
+            self._hub.store.finished(self)
+            self._hub.wheel.set(self._alarm, now + self.route.replay.keep)
+        else:
+            self._let_go()
+
+    def _is_whole(self) -> bool:
+        """A stream whose terminal marker came is complete, whatever happened to it afterwards."""
+        return self.dialect.llm and self.dialect.verdict(self._tail()) is Verdict.COMPLETE
+
+    def _tail(self) -> list[bytes]:
+        return [entry.removesuffix(b"\n\n") for entry in self.log.tail(VERDICT_BLOCKS)]
+
+    def _tell(self, failure: Failure, now: float) -> bool:
+        """Put the failure into the stream in the form in which the dialect's SDKs raise."""
+        block = self.dialect.failure_block(failure, self._tail())
+        if block is None:
+            return False
+        numbered = self.numbering.number([block])
+        self._emit(numbered.wire, numbered.entries, now)
+        return True
+
+    def shut_down(self) -> None:
+        """Let go of everything: the process ends."""
+        if self.log.terminal is None:
+            self.end(Reason.PRODUCER_LOST, "the sidecar shut down")
+
+    # Readers
+
+    def join(self, tap: Tap) -> None:
+        """Add a reader. It stands in the log wherever its cursor is, and pumps itself."""
+        self.readers.append(tap)
+        self.readers_ever += 1
+        self._stats.readers += 1
+        self.state = next_state(self.state, Happening.JOINED)
+        self._linger_until = math.inf
+
+    def leave(self, tap: Tap) -> None:
+        """Remove a reader; after the last one the stream lingers."""
+        self.readers.remove(tap)
+        self._stats.readers -= 1
+        if not self.readers:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Go on without a reader for as long as the route says; then stop paying for it."""
+        self.state = next_state(self.state, Happening.ABANDONED)
+        if self.log.terminal is None:
+            linger = self.route.linger if self.recorded else 0.0
+            if linger <= 0:
+                self.cancel("disconnect", "the last reader left")
+                return
+            self._linger_until = self._hub.loop.time() + linger
+            self._set_alarm()
+
+    # Deadlines
+
+    def _set_alarm(self) -> None:
+        self._hub.wheel.set(self._alarm, self._next_deadline())
+
+    def _next_deadline(self) -> float:
+        route = self.route
+        deadlines = [self._linger_until]
+        if route.timeouts.total is not None:
+            deadlines.append(self.birth.at + route.timeouts.total)
+        idle = route.idle_for(self.feed)
+        if idle is not None:
+            deadlines.append(self._last_received + idle)
+        return min(deadlines)
+
+    def _look(self, now: float) -> float | None:
+        if self.log.terminal is not None:
+            return self._look_at_finished(now)
+        route = self.route
+        idle = route.idle_for(self.feed)
+        if route.timeouts.total is not None and now >= self.birth.at + route.timeouts.total:
+            self.end(Reason.TOTAL_TIMEOUT, f"the stream ran for {route.timeouts.total:g}s (timeouts.total)")
+        elif now >= self._linger_until:
+            self.cancel("linger", f"no reader for {route.linger:g}s (linger)")
+        elif self._source is None or self.paused:
+            self._last_received = now  # nobody reads upstream: its silence means nothing
+        elif idle is not None and now >= self._last_received + idle:
+            self.end(Reason.IDLE_TIMEOUT, f"the upstream sent nothing for {idle:g}s (timeouts.idle)")
+        due = self._next_deadline()
+        return None if self.log.terminal is not None or due == math.inf else due
+
+    def _look_at_finished(self, now: float) -> float | None:
+        due = self.finished_at + self.route.replay.keep
+        if now < due:
+            return due
+        if self.readers:
+            return now + 1.0
+        self._hub.store.forget(self, now)
+        return None
+
+    # What the store and the operator ask
+
+    def epitaph(self) -> Epitaph:
+        """What is remembered when the log is gone."""
+        return Epitaph(
+            self.route.name, self.birth.method, self.birth.owner, self.log.last, self.numbering.last_id
+        )
+
+    def forgotten(self) -> None:
+        """Hear that the store let go of the log."""
+        self.state = next_state(self.state, Happening.FORGOTTEN)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._hub.wheel.drop(self._alarm)
+        for callback in self.on_forgotten:
+            callback()
+        self.on_forgotten.clear()
+
+    def facts(self) -> Facts:
+        """Return what the log line tells."""
+        terminal = self.log.terminal
+        return Facts(
+            stream=short(self.id),
+            route=self.route.name,
+            upstream=self.birth.upstream,
+            dialect=self.dialect.name,
+            method=self.birth.method,
+            path=self.birth.path,
+            client=self.birth.client,
+            reason=terminal.reason.value if terminal else "",
+            message=terminal.message if terminal else "",
+            events=self.log.last,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            first_event=self.first_event,
+            duration=self._hub.loop.time() - self.birth.at,
+            longest_gap=self.longest_gap,
+            readers=self.readers_ever,
+            resumes=self.resumes,
+            replayed=self.replayed,
+            heartbeats=self.heartbeats,
+            pauses=self.pauses,
+            evicted=self.log.evicted,
+            recorded=self.recorded,
+        )
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Return the stream's state for ``/_streams/ID/state`` and the admin listing."""
+        terminal = self.log.terminal
+        return {
+            "state": self.state.value,
+            "reason": terminal.reason.value if terminal else None,
+            "message": terminal.message if terminal else None,
+            "first": self.log.first,
+            "last": self.log.last,
+            "bytes": self.log.bytes,
+            "age": round(self._hub.loop.time() - self.birth.at, 3),
+            "time_to_first_event": None if self.first_event is None else round(self.first_event, 4),
+            "readers": len(self.readers),
+        }

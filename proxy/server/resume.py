@@ -1,0 +1,187 @@
+"""A reader that comes back: what it gets, by the state its stream is in.
+
+One function per question: may this caller see the stream, where does its cursor stand, and what is
+the answer. Except on feeds, nothing here ever starts a new upstream request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from proxy.errors import BadCursor, BodyDiffers, Expired, Gap, SidecarError, UnknownStream
+from proxy.server import cors, guard
+from proxy.server.exchange import Exchange, owner
+from proxy.server.hub import Hub
+from proxy.server.relay import Relay
+from proxy.server.sse import EVENT_STREAM, answer_headers, serve_stream
+from proxy.stream.cursor import Cursor
+from proxy.stream.reader import gap_block
+
+#: Readers that take a finished stream's rest into a new one are given at most so many bytes of it.
+PRELUDE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A feed that has to be asked for anew.
+
+    ``prelude`` is what the reader gets first: blocks it missed, or word of a gap. ``last_id`` is the
+    upstream's own id from which the app can go on.
+    """
+
+    prelude: bytes
+    last_id: bytes | None
+
+
+def find(hub: Hub, stream_id: str, request: web.BaseRequest) -> Relay:
+    """Return a stream that this caller may see. Raises UnknownStream or Expired."""
+    relay = hub.store.get(stream_id)
+    if relay is not None:
+        if owner(request, relay.route.principal) != relay.birth.owner:
+            raise UnknownStream
+        return relay
+    epitaph = hub.store.epitaph(stream_id, hub.loop.time())
+    if epitaph is None:
+        raise UnknownStream
+    if epitaph.owner is not None:
+        route = next((route for route in hub.config.routes if route.name == epitaph.route), None)
+        if route is None or owner(request, route.principal) != epitaph.owner:
+            raise UnknownStream
+    raise Expired
+
+
+async def on_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> web.StreamResponse | Restart:
+    """Answer a request on a stream's own route that brings a cursor of ours."""
+    request, upload = exchange.request, exchange.upload
+    outcomes = hub.telemetry.route(exchange.route.name).resumes
+    try:
+        relay = _of_route(hub, exchange, cursor)
+    except (UnknownStream, Expired) as error:
+        restart = _restart_without_log(hub, exchange, cursor)
+        outcomes["restarted" if restart is not None else error.kind] += 1
+        if restart is None:
+            raise
+        return restart
+    if relay.finished and relay.feed and relay.route.finished != "stop":
+        relay.resumes += 1
+        outcomes["restarted"] += 1
+        return Restart(_rest(relay, cursor.seq), relay.numbering.last_id)
+    if (
+        upload.exists
+        and relay.fingerprint is not None
+        and await upload.drained() not in (None, relay.fingerprint)
+    ):
+        outcomes[BodyDiffers.kind] += 1
+        raise BodyDiffers("the request body is not the one that began this stream; resume with the same one")
+    return await attach(hub, relay, request, cursor.seq, exchange.origin.address)
+
+
+async def attach(
+    hub: Hub, relay: Relay, request: web.BaseRequest, seq: int, caller: str
+) -> web.StreamResponse:
+    """Answer with the stream behind block ``seq``, and count how the resume went."""
+    outcomes = hub.telemetry.route(relay.route.name).resumes
+    try:
+        check_cursor(relay, seq)
+        relay.resumes += 1
+        if relay.finished and seq == relay.log.last:
+            outcomes["at_end"] += 1
+            return _nothing_more(hub, request, relay)
+        if request.method == hdrs.METH_HEAD:
+            return await _head(hub, request, relay, seq)
+        outcomes["resumed"] += 1
+        return await serve_stream(hub, relay, request, caller=caller, cursor=seq, resumed=True)
+    except SidecarError as error:
+        outcomes[error.kind] += 1
+        raise
+
+
+def check_cursor(relay: Relay, seq: int) -> None:
+    """Raise BadCursor past the head, and Gap before the log where the stream does not signal gaps."""
+    log = relay.log
+    if seq > log.last:
+        raise BadCursor(f"asked to resume after block {seq}; the stream has {log.last}")
+    if seq + 1 < log.first and not relay.signal_gaps:
+        raise Gap(seq, log.first)
+
+
+def seq_of(relay: Relay, last_id: str) -> int:
+    """Return where the app's own id stands in a stream that keeps the app's ids.
+
+    Raises BadCursor where the stream's ids are ours, Gap where no held block has this id.
+    """
+    if not relay.numbering.as_it_came:
+        raise BadCursor(f"Last-Event-ID {last_id[:40]!r} is not of the form <stream>.<seq>")
+    seq = relay.log.seq_of(last_id.encode("utf-8", "surrogateescape"))
+    if seq is None:
+        raise Gap(0, relay.log.first)
+    return seq
+
+
+def _of_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> Relay:
+    request = exchange.request
+    relay = find(hub, cursor.stream, request)
+    mirrored = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+    if relay.route.name != exchange.route.name or relay.birth.method != mirrored:
+        raise UnknownStream
+    return relay
+
+
+def _restart_without_log(hub: Hub, exchange: Exchange, cursor: Cursor) -> Restart | None:
+    """A feed's stream that is gone begins anew, after word of what may be missing."""
+    route = exchange.route
+    if not exchange.is_feed or route.finished == "stop" or hub.store.get(cursor.stream) is not None:
+        return None
+    epitaph = hub.store.epitaph(cursor.stream, hub.loop.time())
+    if epitaph is None:
+        return Restart(gap_block(cursor.seq + 1, None), None)
+    if epitaph.route != route.name or epitaph.owner != owner(exchange.request, route.principal):
+        return None
+    missed = gap_block(cursor.seq + 1, epitaph.last) if cursor.seq < epitaph.last else b""
+    return Restart(missed, epitaph.last_id)
+
+
+def _rest(relay: Relay, seq: int) -> bytes:
+    """What a finished feed still holds behind ``seq``."""
+    log = relay.log
+    missed = b""
+    if seq + 1 < log.first:
+        missed, seq = gap_block(seq + 1, log.first - 1), log.first - 1
+    return missed + b"".join(log.after(seq, PRELUDE_BYTES)) if seq < log.last else missed
+
+
+def _nothing_more(hub: Hub, request: web.BaseRequest, relay: Relay) -> web.StreamResponse:
+    """Say that the reader has everything: 204 is the standard's way to stop an EventSource.
+
+    fetch-event-source repeats a POST for ever on 204, and stops at an empty event stream.
+    """
+    if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+        response = web.Response(status=204)
+    else:
+        response = web.Response(body=b"", content_type=EVENT_STREAM, charset="utf-8")
+    response.headers["Stream-Id"] = relay.id
+    response.headers["Stream-Closed"] = "true"
+    return readable(hub, request, relay, response)
+
+
+def readable(hub: Hub, request: web.BaseRequest, relay: Relay, answer: web.Response) -> web.Response:
+    """CORS follows the stream's route: what its first answer allowed is allowed here.
+
+    Our own answers are never stored.
+    """
+    for name in (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS):
+        if name in relay.headers:
+            answer.headers[name] = relay.headers[name]
+    cors.allow(request, answer.headers, guard.allowed_origins(hub.config, relay.route))
+    answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return answer
+
+
+async def _head(hub: Hub, request: web.BaseRequest, relay: Relay, seq: int) -> web.StreamResponse:
+    """Answer HEAD with what GET would have begun with."""
+    response = web.StreamResponse(headers=answer_headers(relay, request, hub.config))
+    response.headers["Stream-Resumed-From"] = str(seq)
+    await response.prepare(request)
+    return response

@@ -1,0 +1,48 @@
+"""The route table: which entry of the configuration a request belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from aiohttp import web
+
+from proxy.config import Route
+from proxy.errors import MethodNotAllowed, NoRoute
+
+#: CONNECT asks for a tunnel and TRACE would send back injected credentials; neither is ever proxied.
+REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+
+#: What a 405 lists for a route that serves every method.
+COMMON_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class RouteTable:
+    """Routes in the order of the configuration; the first whose path and method match wins."""
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self._rows = [(_matcher(route.path), route) for route in routes]
+
+    def find(self, method: str, path: str) -> Route:
+        """Return the route for a request. ``path`` is decoded, but for encoded slashes and percents.
+
+        Raises NoRoute, or MethodNotAllowed where only other methods of the path are served.
+        """
+        allowed: list[str] = []
+        for matches, route in self._rows:
+            if not matches(path):
+                continue
+            if method not in REFUSED_METHODS and (route.methods is None or method in route.methods):
+                return route
+            allowed += route.methods or COMMON_METHODS
+        if allowed:
+            raise MethodNotAllowed(method[:20], tuple(dict.fromkeys(allowed)))
+        raise NoRoute(f"no route matches {path[:200]!r}")
+
+
+def _matcher(path: str) -> Callable[[str], object]:
+    """Compile one of aiohttp's path patterns (``/v1/{tail:.*}``)."""
+    if "{" not in path:
+        return re.compile(re.escape(path)).fullmatch
+    info = web.DynamicResource(path).get_info()
+    return info["pattern"].fullmatch

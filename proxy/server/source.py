@@ -1,0 +1,97 @@
+"""The bytes of an upstream's response, pushed as they come.
+
+A source calls ``receive(data)`` for every read and ``ended(error)`` once. It can be paused, which
+stops reading from the socket once aiohttp's own small buffer is full, and closed, which drops the
+upstream connection at once; a closed source calls nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import aiohttp
+
+from proxy.server.coding import Decoder
+from proxy.server.upstream import Response
+
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+
+class Consumer(Protocol):
+    """Who takes the bytes."""
+
+    def receive(self, data: bytes) -> None:
+        """Take one read's bytes."""
+
+    def ended(self, error: str | None) -> None:
+        """Hear that the response is over: None for a clean end, else what broke it."""
+
+
+class Source(Protocol):
+    """Pushes one response's bytes to a consumer."""
+
+    def start(self, spawn: Spawn) -> None:
+        """Begin to read. ``spawn(coroutine, name)`` makes a task and owns it."""
+
+    def pause(self) -> None:
+        """Read no more until ``resume``."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def close(self) -> None:
+        """Drop the upstream connection, and push nothing any more."""
+
+
+class TaskSource:
+    """Reads a response in a task of its own: aiohttp's ordinary way."""
+
+    def __init__(self, response: Response, decoder: Decoder, consumer: Consumer, name: str) -> None:
+        self._response = response
+        self._decoder = decoder
+        self._consumer = consumer
+        self._name = name
+        self._go = asyncio.Event()
+        self._go.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, spawn: Spawn) -> None:
+        """Begin to read."""
+        self._task = spawn(self._read(), self._name)
+
+    def pause(self) -> None:
+        """Read no more until ``resume``."""
+        self._go.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._go.set()
+
+    def close(self) -> None:
+        """Drop the upstream connection."""
+        self._response.close()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def _read(self) -> None:
+        error = None
+        try:
+            await self._pump()
+        except aiohttp.ClientError as broken:
+            error = f"{type(broken).__name__}: {broken}"
+        except (OSError, ValueError) as broken:
+            error = str(broken) or type(broken).__name__
+        finally:
+            self._response.close()
+        self._consumer.ended(error)
+
+    async def _pump(self) -> None:
+        content = self._response.answer.content
+        while data := await content.readany():
+            for piece in self._decoder.decode(data):
+                self._consumer.receive(piece)
+                if not self._go.is_set():
+                    await self._go.wait()

@@ -1,0 +1,246 @@
+"""Serving a stream as Server-Sent Events: the answer's headers, and the reader behind it.
+
+The answer's body is written straight to the connection's transport, in whole blocks, from wherever
+blocks become available: a read of the upstream, a drained socket, an alarm. The handler's task only
+waits; it is woken when the socket is full, and when the stream is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from proxy.config import Config
+from proxy.errors import Gap
+from proxy.server import cors, guard
+from proxy.server.headers import NOT_RETURNED, end_to_end
+from proxy.server.hub import Hub
+from proxy.server.relay import Relay
+from proxy.server.wheel import Alarm
+from proxy.server.wire import Answer, as_chunk, is_chunked
+from proxy.stream.reader import Reader
+
+EVENT_STREAM = "text/event-stream"
+
+#: Upstream fields that describe bytes which are no longer the ones that are sent.
+NOT_OF_A_STREAM = (
+    "content-length",
+    "content-encoding",
+    "cache-control",
+    "x-accel-buffering",
+    "stream-id",
+    "etag",
+)
+
+#: Upstream cache directives that stay in force.
+KEPT_DIRECTIVES = ("no-store", "private")
+
+
+def stream_headers(upstream: CIMultiDict[str], *, credentials: bool) -> CIMultiDict[str]:
+    """Return what every answer of a stream carries, from the upstream's header fields."""
+    drop = (*NOT_OF_A_STREAM, *(NOT_RETURNED if credentials else ()))
+    headers = end_to_end(upstream, drop)
+    if ";" not in headers.get(hdrs.CONTENT_TYPE, ""):
+        headers[hdrs.CONTENT_TYPE] = f"{EVENT_STREAM}; charset=utf-8"
+    said = {
+        part.strip().lower() for value in upstream.getall(hdrs.CACHE_CONTROL, ()) for part in value.split(",")
+    }
+    kept = [directive for directive in KEPT_DIRECTIVES if directive in said]
+    headers[hdrs.CACHE_CONTROL] = ", ".join(["no-cache", "no-transform", *kept])
+    headers["X-Accel-Buffering"] = "no"
+    return headers
+
+
+def answer_headers(relay: Relay, request: web.BaseRequest, config: Config) -> CIMultiDict[str]:
+    """Return the header fields of one answer: the stream's, and those of this reader."""
+    headers = relay.headers.copy()
+    headers["Stream-Id"] = relay.id
+    at = f"{config.public_path}/_streams/{relay.id}"
+    links = [f'<{at}>; rel="resume"'] if relay.recorded else []
+    headers.add(hdrs.LINK, ", ".join([*links, f'<{at}/cancel>; rel="cancel"']))
+    if relay.log.terminal is not None:
+        headers["Stream-Closed"] = "true"
+    cors.allow(request, headers, guard.allowed_origins(config, relay.route))
+    return headers
+
+
+class SseReader(Reader):
+    """One client connection that reads a stream as SSE.
+
+    ``prelude`` is written before anything of the log: what this reader missed elsewhere.
+    """
+
+    __slots__ = ("_alarm", "_hub", "_last_written", "_protocol", "_relay", "_request", "_transport", "_wake",
+                 "chunked", "dropped", "prelude")  # fmt: skip
+
+    def __init__(
+        self, hub: Hub, relay: Relay, request: web.BaseRequest, cursor: int, *, prelude: bytes = b""
+    ) -> None:
+        super().__init__(relay.log, cursor, retry=relay.retry, signal_gaps=relay.signal_gaps)
+        if request.transport is None:
+            raise ConnectionResetError("the client has left")
+        self._hub = hub
+        self._relay = relay
+        self._request = request
+        self._transport = request.transport
+        self._protocol = request.protocol
+        self._wake: asyncio.Future[None] | None = None
+        self._last_written = hub.loop.time()
+        self._alarm = Alarm(self._beat)
+        self.chunked = is_chunked(request)
+        self.dropped = False
+        self.prelude = prelude
+
+    async def serve(self) -> None:
+        """Write the stream until it is over, the client leaves (cancels this), or takes nothing.
+
+        Afterwards ``dropped`` tells that the connection was ended before the body was: the client
+        must notice that something is missing.
+        """
+        route = self._relay.route
+        self._transport.set_write_buffer_limits(high=route.high_water)
+        self._relay.join(self)
+        self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
+        try:
+            if self.prelude:
+                self._write(self.prelude)
+            self.pump()
+            while not self._over:
+                if self._protocol.writing_paused:
+                    await self._drain()
+                    self.pump()
+                else:
+                    self._wake = self._hub.loop.create_future()
+                    await self._wake
+            await self._drain()
+        except TimeoutError:
+            self.dropped = True
+            self._transport.abort()
+        finally:
+            self._hub.wheel.drop(self._alarm)
+            self._relay.replayed += self.replayed
+            self._relay.leave(self)
+        if self.dropped:
+            self._close()
+
+    # What the relay calls
+
+    def send_live(self, wire: bytes, chunk: bytes) -> None:
+        """Write what was just logged."""
+        self._transport.write(chunk if self.chunked else wire)
+        if self._protocol.writing_paused:
+            self.fall_behind()
+            self._wake_up()
+
+    def pump(self) -> None:
+        """Write blocks from the log until its head, or until the socket is full."""
+        try:
+            while not (self.live or self.dropped or self._protocol.writing_paused):
+                data = self.take()
+                if not data:
+                    break
+                self._write(data)
+                self._relay.wrote(len(data))
+        except Gap:
+            self.dropped = True
+        if self._protocol.writing_paused:
+            self.fall_behind()
+        self._relay.advanced()
+        if self._over or self._protocol.writing_paused:
+            self._wake_up()
+
+    def dismiss(self, retry: int) -> None:
+        """Close between two blocks. The line is not a block, so no SDK stumbles over it; an
+        EventSource takes the hint, comes back, and resumes.
+        """
+        if not self.dropped:
+            if self._relay.retry is not None and not self._protocol.writing_paused:
+                self._write(b"retry: %d\n" % retry)
+            self.dropped = True
+            self._wake_up()
+
+    # What happens meanwhile
+
+    @property
+    def _over(self) -> bool:
+        """Whether there is nothing more to write."""
+        if self.dropped:
+            return True
+        terminal = self._relay.log.terminal
+        if terminal is None or self.lag_events:
+            return False
+        self.dropped = not terminal.told
+        return True
+
+    def _beat(self, now: float) -> float:
+        """Write a heartbeat if nothing else was written for as long."""
+        heartbeat = self._relay.route.heartbeat
+        last = self._last_written
+        if self.live:
+            last = max(last, self._relay.last_sent)
+        if now < last + heartbeat:
+            return last + heartbeat
+        if not (self._over or self._protocol.writing_paused):
+            self._write(self._relay.dialect.heartbeat)
+            self._relay.beat()
+        return now + heartbeat
+
+    def _write(self, data: bytes) -> None:
+        self._last_written = self._hub.loop.time()
+        self._transport.write(as_chunk(data) if self.chunked else data)
+
+    def _close(self) -> None:
+        """End the connection after what is in its buffer, but do not wait for ever for a peer that
+        takes nothing.
+        """
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._hub.loop.call_later(self._relay.route.timeouts.send, self._transport.abort)
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _drain(self) -> None:
+        """Wait until the socket has room. Raises TimeoutError when it takes nothing at all."""
+        while self._protocol.writing_paused and not self._transport.is_closing():
+            waiting = self._transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._relay.route.timeouts.send):
+                    await self._request.writer.drain()
+            except TimeoutError:
+                if self._transport.get_write_buffer_size() >= waiting:
+                    raise
+
+
+async def serve_stream(
+    hub: Hub,
+    relay: Relay,
+    request: web.BaseRequest,
+    *,
+    caller: str,
+    cursor: int = 0,
+    resumed: bool = False,
+    extra: CIMultiDict[str] | None = None,
+    prelude: bytes = b"",
+) -> web.StreamResponse:
+    """Answer with a stream from ``cursor`` on, and return when the answer is over.
+
+    ``extra`` are header fields of this answer alone (the first one's Set-Cookie, for example).
+    Raises TooManyReaders or CapacityError before anything is written.
+    """
+    hub.admit_reader(relay, caller)
+    try:
+        response = Answer(headers=answer_headers(relay, request, hub.config))
+        if extra is not None:
+            response.headers.extend(extra)
+        if resumed:
+            response.headers["Stream-Resumed-From"] = str(cursor)
+        await response.prepare(request)
+        reader = SseReader(hub, relay, request, cursor, prelude=prelude)
+        await reader.serve()
+        return response
+    finally:
+        hub.dismiss_reader(caller)

@@ -1,0 +1,124 @@
+"""A request's body on its way upstream: counted, fingerprinted, and never held whole.
+
+A body is held only where a policy has to know it before it goes on (an Idempotency-Key, an early
+open), and then only up to ``limits.buffered_body``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+
+from proxy.errors import BodyTooLarge, RequestError
+
+#: Bodies beyond this many bytes get no fingerprint, so a resume with another one is not noticed.
+MAX_FINGERPRINTED = 64 * 1024 * 1024
+
+
+class ExpectationFailed(RequestError):
+    """The client expects something that HTTP does not define."""
+
+    status = 417
+    kind = "expectation-failed"
+    title = "Expectation failed"
+
+
+class Upload:
+    """The body of one request. ``fingerprint`` is set once the body has been read to its end.
+
+    ``error`` keeps what went wrong while it was read: the client's fault, not the upstream's.
+    ``moved(now)`` is called whenever a part of it was read.
+    """
+
+    def __init__(self, request: web.BaseRequest, max_body: int) -> None:
+        self._request = request
+        self._max_body = max_body
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._buffered: bytes | None = None
+        self.read = 0
+        self.moved: Callable[[float], None] | None = None
+        self.error: Exception | None = None
+        self.fingerprint: bytes | None = None
+        if not request.body_exists:
+            self.fingerprint = self._hash.digest()
+        self._check_head()
+
+    @property
+    def exists(self) -> bool:
+        """Whether the request has a body at all."""
+        return self._request.body_exists
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be read from the client."""
+        return not self.exists or self._buffered is not None or self._request.content.at_eof()
+
+    def _check_head(self) -> None:
+        expect = self._request.headers.get(hdrs.EXPECT)
+        if expect is not None and expect.lower() != "100-continue":
+            raise ExpectationFailed(f"Expect: {expect[:40]!r}: only '100-continue' is known")
+        length = self._request.content_length
+        if length is not None and length > self._max_body:
+            raise BodyTooLarge(f"the body is {length} bytes; this route takes {self._max_body}")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes. Raises BodyTooLarge, or what broke the client's connection."""
+        if self._buffered is not None:
+            yield self._buffered
+            return
+        self._continue()
+        try:
+            async for chunk in self._request.content.iter_any():
+                self._count(chunk)
+                yield chunk
+        except Exception as error:
+            self.error = error
+            raise
+        self._finish()
+
+    async def whole(self, limit: int) -> bytes:
+        """Read the body into memory. Raises BodyTooLarge beyond ``limit`` bytes."""
+        if self._buffered is None:
+            parts = bytearray()
+            async for chunk in self.chunks():
+                parts += chunk
+                if len(parts) > limit:
+                    raise BodyTooLarge(
+                        f"the body is over {limit} bytes (limits.buffered_body), which is what can be held "
+                        "for an Idempotency-Key"
+                    )
+            self._buffered = bytes(parts)
+        return self._buffered
+
+    async def drained(self) -> bytes | None:
+        """Read the body for its fingerprint alone."""
+        async for _ in self.chunks():
+            pass
+        return self.fingerprint
+
+    def _count(self, chunk: bytes) -> None:
+        self.read += len(chunk)
+        if self.moved is not None:
+            self.moved(self._request.loop.time())
+        if self.read > self._max_body:
+            raise BodyTooLarge(f"the body is over {self._max_body} bytes, which is what this route takes")
+        if self.read <= MAX_FINGERPRINTED:
+            self._hash.update(chunk)
+
+    def _finish(self) -> None:
+        if self.read <= MAX_FINGERPRINTED:
+            self.fingerprint = self._hash.digest()
+
+    def _continue(self) -> None:
+        """Ask for the body, now that somebody wants it.
+
+        aiohttp would answer ``Expect: 100-continue`` before anything could be refused.
+        """
+        request = self._request
+        if hdrs.EXPECT not in request.headers or request.version < HttpVersion11:
+            return
+        if request.transport is not None and request.content.total_bytes == 0:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,0 +1,242 @@
+"""Asking an upstream: one request, over the servers that share its name, until one answers.
+
+Foreign errors end here: ``ERRORS`` maps each of aiohttp's to one of ours. A server that cannot be
+connected to has seen nothing of the request, so the next one is tried; once a request was sent, no
+other server ever gets it, since the first may already be working (and billing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp.http import RawResponseMessage
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy.config import Timeouts
+from proxy.config import Upstream as UpstreamSettings
+from proxy.errors import SidecarError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from proxy.server import wire
+from proxy.server.upload import Upload
+
+#: A server that refused a connection is asked last for this long, in seconds.
+AVOID_SECONDS = 5.0
+
+#: aiohttp's own header fields; a proxy sends the client's or none.
+NO_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+#: The upstream's header section, in bytes a line and lines: larger than what clients may send, since
+#: providers are generous with rate-limit and policy fields.
+MAX_RESPONSE_FIELD = 64 * 1024
+
+
+@dataclass(slots=True)
+class Call:
+    """A request as it goes upstream.
+
+    ``target`` is the path and query, percent-encoding untouched.
+    """
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+    timeouts: Timeouts
+    body: Upload | None = None
+
+
+class Server:
+    """One base URL of an upstream, and how busy it is."""
+
+    __slots__ = ("avoided_until", "base", "streams")
+
+    def __init__(self, base: str) -> None:
+        self.base = base.rstrip("/")
+        self.streams = 0
+        self.avoided_until = 0.0
+
+
+@dataclass(slots=True)
+class Response:
+    """An upstream's answer. ``close`` must be called, once or more, whatever happens."""
+
+    answer: aiohttp.ClientResponse
+    upstream: Upstream
+    server: Server
+    _open: bool = field(default=True)
+
+    def close(self) -> None:
+        """End it: back to the pool if it was read to its end, else the connection is closed."""
+        if self._open:
+            self._open = False
+            self.answer.close()
+            self.server.streams -= 1
+            self.upstream.left()
+
+
+class Upstream:
+    """The servers behind one name of the configuration, and the pool of connections to them.
+
+    ``errors`` counts failures by (upstream, kind). An upstream that a reload replaced is *retired*:
+    it closes its pool when its last response is closed.
+    """
+
+    def __init__(self, name: str, settings: UpstreamSettings, errors: Counter[tuple[str, str]]) -> None:
+        self.name = name
+        self.settings = settings
+        self.servers = [Server(url) for url in settings.urls]
+        self._errors = errors
+        self._turn = 0
+        self._busy = 0
+        self._retired = False
+        self._session: aiohttp.ClientSession | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def open(self, call: Call, interim: wire.Tell | None = None) -> Response:
+        """Send ``call`` and return the response, its body unread.
+
+        ``interim`` hears of 1xx responses. Raises UpstreamError, or what broke the request's body.
+        """
+        self._busy += 1
+        try:
+            return await self._try_servers(call, interim)
+        except UpstreamError as error:
+            self._errors[self.name, error.kind] += 1
+            self.left()
+            raise
+        except BaseException:
+            self.left()
+            raise
+
+    async def _try_servers(self, call: Call, interim: wire.Tell | None) -> Response:
+        failures: list[str] = []
+        for server in self._in_turn():
+            server.streams += 1
+            try:
+                return Response(await self._send(server, call, interim), self, server)
+            except UpstreamUnreachable as error:
+                server.streams -= 1
+                server.avoided_until = asyncio.get_running_loop().time() + AVOID_SECONDS
+                failures.append(str(error))
+            except BaseException:
+                server.streams -= 1
+                raise
+        raise UpstreamUnreachable(f"upstream {self.name!r}: " + "; ".join(failures))
+
+    def _in_turn(self) -> list[Server]:
+        """The servers, best first: those that answer, then the least busy or the next in the round."""
+        self._turn += 1
+        start = self._turn % len(self.servers)
+        servers = self.servers[start:] + self.servers[:start]
+        now = asyncio.get_running_loop().time()
+        if self.settings.balance == "least_streams":
+            servers.sort(key=lambda server: server.streams)
+        servers.sort(key=lambda server: server.avoided_until > now)
+        return servers
+
+    async def _send(self, server: Server, call: Call, interim: wire.Tell | None) -> aiohttp.ClientResponse:
+        upload = call.body
+        token = wire.INTERIM.set(interim)
+        try:
+            async with asyncio.timeout(call.timeouts.first_byte) as limit:
+                if upload is not None:  # a long upload is no slow answer: the clock starts when it ends
+                    upload.moved = lambda now: limit.reschedule(now + call.timeouts.first_byte)
+                return await self._request(server, call)
+        except SidecarError:
+            raise
+        except Exception as error:
+            if upload is not None and upload.error is not None:
+                raise upload.error from error
+            raise _translated(error, f"upstream {self.name!r} at {server.base}", call.timeouts) from error
+        finally:
+            wire.INTERIM.reset(token)
+            if upload is not None:
+                upload.moved = None
+
+    async def _request(self, server: Server, call: Call) -> aiohttp.ClientResponse:
+        return await self._pool().request(
+            call.method,
+            URL(server.base + call.target, encoded=True),
+            headers=call.headers,
+            data=call.body.chunks() if call.body is not None else None,
+            allow_redirects=False,
+            skip_auto_headers=NO_AUTO_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=call.timeouts.connect),
+            max_field_size=MAX_RESPONSE_FIELD,
+            max_line_size=MAX_RESPONSE_FIELD,
+        )
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            loop = asyncio.get_running_loop()
+            self._session = aiohttp.ClientSession(
+                connector=wire.connector(
+                    tls=_tls(self.settings), keepalive=self.settings.keepalive, loop=loop
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+    def left(self) -> None:
+        """Note that a request is over; the last one turns the light off in a retired upstream."""
+        self._busy -= 1
+        if self._retired and self._busy == 0 and self._session is not None:
+            self._closing = asyncio.ensure_future(self._session.close())
+
+    def retire(self) -> None:
+        """Serve what runs, then close the pool."""
+        self._retired = True
+        self._busy += 1
+        self.left()
+
+    async def close(self) -> None:
+        """Close the pool now."""
+        if self._closing is not None:
+            await self._closing
+        elif self._session is not None:
+            await self._session.close()
+
+
+def _tls(settings: UpstreamSettings) -> ssl.SSLContext | bool:
+    if not settings.tls_verify:
+        return False
+    return ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else True
+
+
+#: aiohttp's errors and ours, the first match counts. The flag says whether the request was sent.
+ERRORS: tuple[tuple[type[BaseException], type[UpstreamError], bool], ...] = (
+    (aiohttp.ConnectionTimeoutError, UpstreamUnreachable, False),
+    (aiohttp.ClientConnectorError, UpstreamUnreachable, False),
+    (aiohttp.InvalidURL, UpstreamUnreachable, False),
+    (aiohttp.ClientSSLError, UpstreamUnreachable, False),
+    (TimeoutError, UpstreamTimeout, True),
+    (aiohttp.ClientError, UpstreamBroken, True),
+    (OSError, UpstreamBroken, True),
+    (ValueError, UpstreamBroken, False),
+)
+
+
+def _translated(error: Exception, where: str, timeouts: Timeouts) -> Exception:
+    for theirs, ours, sent in ERRORS:
+        if isinstance(error, theirs):
+            break
+    else:
+        return error
+    if ours is UpstreamTimeout:
+        return UpstreamTimeout(f"{where} sent no response within {timeouts.first_byte:g}s", sent=True)
+    what = f"{where}: {type(error).__name__}: {error}"
+    return UpstreamUnreachable(what) if ours is UpstreamUnreachable else ours(what, sent=sent)
+
+
+def as_interim(message: RawResponseMessage, headers: CIMultiDict[str]) -> bytes:
+    """Return an interim response's bytes, with ``headers`` of its own that pass."""
+    lines = [
+        f"HTTP/1.1 {message.code} {message.reason}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")

@@ -1,0 +1,104 @@
+"""One timer for everything that waits: heartbeats, idle and total limits, linger, keep.
+
+A server with ten thousand open streams has twenty thousand deadlines, nearly all of which move
+before they are reached. So nobody reschedules anything when an event passes: an alarm rings at the
+earliest moment at which something *could* be due, looks, and names the next such moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+
+#: Alarms due within this many seconds of each other ring together, in one wake-up of the loop.
+GRAIN = 0.005
+
+#: Rebuild the heap when it holds more than this many dead entries, and they are the majority.
+MAX_DEAD = 1000
+
+
+class Alarm:
+    """Something to be looked at when it may be due.
+
+    ``ring(now)`` returns the next moment to look (monotonic seconds), or None for never.
+    """
+
+    __slots__ = ("due", "ring")
+
+    def __init__(self, ring: Callable[[float], float | None]) -> None:
+        self.ring: Callable[[float], float | None] | None = ring
+        self.due: float | None = None
+
+
+class Wheel:
+    """Rings alarms, all from one timer of the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._dead = 0
+
+    def now(self) -> float:
+        """The loop's monotonic clock, in seconds."""
+        return self._loop.time()
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dead
+
+    def set(self, alarm: Alarm, due: float) -> None:
+        """Let ``alarm`` ring at ``due`` or, if it is to ring before that anyway, then."""
+        if due == math.inf:
+            return
+        if alarm.due is not None:
+            if alarm.due <= due:
+                return
+            self._dead += 1
+        alarm.due = due
+        heapq.heappush(self._heap, (due, next(self._order), alarm))
+        self._schedule()
+
+    def drop(self, alarm: Alarm) -> None:
+        """Never ring ``alarm`` again, and let go of what it would have called."""
+        alarm.ring = None
+        if alarm.due is not None:
+            alarm.due = None
+            self._dead += 1
+            if self._dead > MAX_DEAD and self._dead * 2 > len(self._heap):
+                self._heap = [entry for entry in self._heap if entry[2].due == entry[0]]
+                heapq.heapify(self._heap)
+                self._dead = 0
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        if not self._heap:
+            return
+        due = self._heap[0][0]
+        if self._timer is not None:
+            if self._timer.when() <= due + GRAIN and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._heap and self._heap[0][0] <= now + GRAIN:
+            due, _, alarm = heapq.heappop(self._heap)
+            if alarm.due != due or alarm.ring is None:
+                self._dead -= 1
+                continue
+            alarm.due = None
+            again = alarm.ring(now)
+            if again is not None and alarm.ring is not None:
+                self.set(alarm, max(again, now + 2 * GRAIN))
+        self._schedule()

@@ -1,0 +1,147 @@
+"""The embedded store: logs in this process's memory, under one bound for all of them.
+
+When the bound is reached, finished logs go first, the longest finished before the others. Where no
+finished log is left, new streams are not recorded (they still stream, without ids and resume), and
+the running ones hold on to less history. What is dropped leaves a *tombstone*, so that a client
+that comes back learns that its stream existed and is gone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from proxy.config import MemoryStore as MemorySettings
+from proxy.stream.log import Log
+
+
+class Held(Protocol):
+    """What the store keeps: something with an id and a log that can be told to let go of it."""
+
+    @property
+    def id(self) -> str:
+        """The stream's id."""
+
+    @property
+    def log(self) -> Log:
+        """Its numbered blocks."""
+
+    def epitaph(self) -> Epitaph:
+        """Return what a tombstone must remember."""
+
+    def forgotten(self) -> None:
+        """Hear that the log is no longer held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epitaph:
+    """What is remembered of a stream whose log is gone.
+
+    ``last`` is its last seq, ``last_id`` the upstream's own last id, ``owner`` the principal's
+    digest; all three are needed to answer a resume as it deserves.
+    """
+
+    route: str
+    method: str
+    owner: bytes | None
+    last: int
+    last_id: bytes | None
+
+
+H = TypeVar("H", bound=Held)
+
+
+class MemoryStore(Generic[H]):
+    """Streams by id: running, finished and still held, or remembered by a tombstone.
+
+    ``bytes`` is the size of all logs. ``evicted`` counts logs dropped before their keep time,
+    ``unrecorded`` streams for which there was no room.
+    """
+
+    def __init__(self, settings: MemorySettings) -> None:
+        self._settings = settings
+        self._streams: dict[str, H] = {}
+        self._finished: OrderedDict[str, H] = OrderedDict()
+        self._tombstones: OrderedDict[str, tuple[float, Epitaph]] = OrderedDict()
+        self.bytes = 0
+        self.evicted = 0
+        self.unrecorded = 0
+
+    def __iter__(self) -> Iterator[H]:
+        return iter(self._streams.values())
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def max_bytes(self) -> int:
+        """The bound for all logs together, in bytes."""
+        return self._settings.max_bytes
+
+    @property
+    def tombstones(self) -> int:
+        """How many dropped streams are remembered."""
+        return len(self._tombstones)
+
+    def configure(self, settings: MemorySettings) -> None:
+        """Take over new bounds."""
+        self._settings = settings
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more stream can be recorded; makes room if finished logs are in the way."""
+        self._make_room(now)
+        if self.bytes < self._settings.max_bytes:
+            return True
+        self.unrecorded += 1
+        return False
+
+    def add(self, stream: H) -> None:
+        """Hold a new stream."""
+        self._streams[stream.id] = stream
+        self.bytes += stream.log.bytes
+
+    def get(self, stream_id: str) -> H | None:
+        """Return the stream, running or finished, if its log is held."""
+        return self._streams.get(stream_id)
+
+    def epitaph(self, stream_id: str, now: float) -> Epitaph | None:
+        """Return what the stream's tombstone says, if there is one."""
+        found = self._tombstones.get(stream_id)
+        return found[1] if found and found[0] > now else None
+
+    def grew(self, stream: H, size: int, now: float) -> None:
+        """Account for ``size`` more bytes (or fewer) in the stream's log; keep the bound.
+
+        Where no finished log can go, the stream that grows pays with its own oldest blocks.
+        """
+        self.bytes += size
+        if self.bytes > self._settings.max_bytes:
+            self._make_room(now)
+            excess = self.bytes - self._settings.max_bytes
+            if excess > 0:
+                self.bytes -= stream.log.shed(excess)
+
+    def finished(self, stream: H) -> None:
+        """Note that the stream has ended: from now on its log may be evicted."""
+        self._finished[stream.id] = stream
+
+    def forget(self, stream: H, now: float, *, evicted: bool = False) -> None:
+        """Drop a finished stream's log and put up its tombstone."""
+        if self._streams.pop(stream.id, None) is None:
+            return
+        self._finished.pop(stream.id, None)
+        self.bytes -= stream.log.bytes
+        self.evicted += evicted
+        self._tombstones[stream.id] = (now + self._settings.tombstone_keep, stream.epitaph())
+        while self._tombstones and (
+            len(self._tombstones) > self._settings.tombstones
+            or next(iter(self._tombstones.values()))[0] <= now
+        ):
+            self._tombstones.popitem(last=False)
+        stream.forgotten()
+
+    def _make_room(self, now: float) -> None:
+        while self._finished and self.bytes >= self._settings.max_bytes:
+            self.forget(next(iter(self._finished.values())), now, evicted=True)

@@ -1,0 +1,156 @@
+"""The numbered blocks of one stream, bounded in number and in bytes: its replay buffer.
+
+A log holds wire blocks, each with its ``id`` line and its empty line, so that a replay is a join and
+nothing else. Seqs count from 1. The oldest blocks are dropped when a bound is passed; the newest
+block is always held. Its end is one terminal record, set once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Reason(enum.StrEnum):
+    """Why a stream ended. Only COMPLETE is a whole answer."""
+
+    COMPLETE = "complete"
+    UPSTREAM_ERROR = "upstream_error"
+    TRUNCATED = "truncated"
+    CANCELLED = "cancelled"
+    IDLE_TIMEOUT = "idle_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    OVERFLOW = "overflow"
+    PRODUCER_LOST = "producer_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """The last record of a log. ``told``: the last blocks say it, so a reader may end cleanly."""
+
+    reason: Reason
+    message: str = ""
+    told: bool = True
+
+
+#: Dropped blocks leave empty places at the front of the list; so many are collected before the list
+#: is moved, which makes dropping one block O(1) on average.
+COMPACT_AFTER = 512
+
+
+class Log:
+    """Blocks ``first`` … ``last`` of a stream.
+
+    ``max_events`` and ``max_bytes`` bound what is held. ``written`` counts the bytes of every block
+    there ever was, so that the distance of a reader in bytes is a subtraction. ``evicted`` counts
+    the blocks dropped.
+    """
+
+    __slots__ = ("_blocks", "_empty", "bytes", "last", "max_bytes", "max_events", "terminal", "written")
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self._blocks: list[bytes] = []
+        self._empty = 0  # so many places at the front hold nothing any more
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+        self.last = 0
+        self.bytes = 0
+        self.written = 0
+        self.terminal: Terminal | None = None
+
+    def __len__(self) -> int:
+        return len(self._blocks) - self._empty
+
+    @property
+    def first(self) -> int:
+        """Seq of the oldest block held; ``last`` + 1 where none is."""
+        return self.last + 1 - len(self)
+
+    @property
+    def evicted(self) -> int:
+        """How many blocks have been dropped."""
+        return self.first - 1
+
+    @property
+    def full(self) -> bool:
+        """Whether one more block would push out another."""
+        return len(self) >= self.max_events or self.bytes >= self.max_bytes
+
+    def extend(self, entries: list[bytes], size: int) -> None:
+        """Append wire blocks of ``size`` bytes in all. ``trim`` then enforces the bounds."""
+        self._blocks += entries
+        self.last += len(entries)
+        self.bytes += size
+        self.written += size
+
+    def trim(self, floor: int | None = None) -> int:
+        """Drop the oldest blocks until both bounds hold; return how many bytes that freed.
+
+        The newest block stays in any case, and so does every block after ``floor``.
+        """
+        before = self.bytes
+        while len(self) > 1 and (len(self) > self.max_events or self.bytes > self.max_bytes):
+            if floor is not None and self.first > floor:
+                break
+            self._drop_oldest()
+        return before - self.bytes
+
+    def shed(self, size: int) -> int:
+        """Drop the oldest blocks until ``size`` bytes are free, but never the newest one; return the
+        bytes freed.
+        """
+        before = self.bytes
+        while len(self) > 1 and before - self.bytes < size:
+            self._drop_oldest()
+        return before - self.bytes
+
+    def release(self, seq: int) -> int:
+        """Drop the blocks up to and including ``seq``, but never the newest one; return bytes freed."""
+        before = self.bytes
+        while self.first <= seq and len(self) > 1:
+            self._drop_oldest()
+        return before - self.bytes
+
+    def after(self, seq: int, budget: int) -> list[bytes]:
+        """Return the blocks that follow ``seq``, oldest first: at least one if there is one, and then
+        as many as fit in ``budget`` bytes. ``seq`` must not lie before the window.
+        """
+        start = self._empty + seq - self.first + 1
+        blocks = self._blocks
+        end, size = start, 0
+        while end < len(blocks) and (end == start or size + len(blocks[end]) <= budget):
+            size += len(blocks[end])
+            end += 1
+        return blocks[start:end]
+
+    def tail(self, count: int) -> list[bytes]:
+        """Return the newest blocks, at most ``count``, oldest first."""
+        return self._blocks[max(len(self._blocks) - count, self._empty) :]
+
+    def size_before(self, seq: int) -> int:
+        """Return how many bytes had been written when block ``seq`` had just been logged."""
+        start = self._empty + max(seq - self.first + 1, 0)
+        return self.written - sum(map(len, self._blocks[start:]))
+
+    def seq_of(self, last_id: bytes) -> int | None:
+        """Return the seq of the newest held block whose own ``id`` line says ``last_id``."""
+        lines = (b"\nid: " + last_id + b"\n", b"\nid:" + last_id + b"\n")
+        for index in range(len(self._blocks) - 1, self._empty - 1, -1):
+            block = b"\n" + self._blocks[index]
+            if any(line in block for line in lines):
+                return self.last - (len(self._blocks) - 1 - index)
+        return None
+
+    def end(self, terminal: Terminal) -> None:
+        """Set the terminal record. A log ends once."""
+        if self.terminal is not None:
+            raise ValueError(f"this log has already ended: {self.terminal.reason}")
+        self.terminal = terminal
+
+    def _drop_oldest(self) -> None:
+        self.bytes -= len(self._blocks[self._empty])
+        self._blocks[self._empty] = b""
+        self._empty += 1
+        if self._empty >= COMPACT_AFTER and self._empty * 2 >= len(self._blocks):
+            del self._blocks[: self._empty]
+            self._empty = 0

@@ -1,0 +1,142 @@
+"""Whose ids a stream carries, and what a block looks like on the wire because of it.
+
+The sidecar's own ids are written as the first line of each block with data; blocks without data are
+dropped, because a client that has once seen an id dispatches them as empty events, and several SDKs
+then fail to parse them. Where the upstream's own ids are kept, blocks leave exactly as they came.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from proxy.stream.sse import fields, has_data, is_digits
+
+
+class Ids(enum.Enum):
+    """Who writes the ids of a stream."""
+
+    OWN = "own"
+    """The sidecar: ``id: <stream>.<seq>``; the upstream's ``id`` and ``retry`` lines are removed."""
+    NONE = "none"
+    """Nobody: the upstream's are removed as well."""
+    UPSTREAM = "upstream"
+    """The upstream: blocks are untouched."""
+
+
+#: How much of a run of blocks without data (an id of its own, a retry) is kept for later readers.
+MAX_PREFIX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """What one read became: ``entries`` for the log, one per block with data, and ``wire`` for readers.
+
+    Every entry ends in its empty line. ``wire`` is all that goes out now: the entries joined, and,
+    under the upstream's ids, the blocks without data among them.
+    """
+
+    wire: bytes
+    entries: list[bytes]
+
+
+class Numbering:
+    """Turns blocks into numbered wire blocks for one stream.
+
+    ``follow`` lets the upstream take over: the first block that brings an id of its own switches
+    ``ids`` to UPSTREAM, so that an application's own resume goes on working. ``retry`` is the
+    upstream's own reconnection time in milliseconds once it has named one; unless ``retries`` is
+    off, it is handed on with the next block. ``last_id`` is the last id that the upstream wrote.
+    """
+
+    __slots__ = ("_follow", "_prefix", "_retries", "_retry_due", "_start", "ids", "last_id", "retry", "seq")
+
+    def __init__(self, stream_id: str, ids: Ids, *, follow: bool = False, retries: bool = True) -> None:
+        self._start = b"id: " + stream_id.encode("ascii") + b"."
+        self._follow = follow
+        self._retries = retries
+        self._retry_due = False
+        self._prefix = b""
+        self.ids = ids
+        self.seq = 0
+        self.retry: int | None = None
+        self.last_id: bytes | None = None
+
+    def number(self, blocks: list[bytes]) -> Numbered:
+        """Return the wire form of ``blocks``, numbered from ``seq`` + 1."""
+        if self.as_it_came:
+            return self._number_as_it_came(blocks)
+        entries: list[bytes] = []
+        for index, block in enumerate(blocks):
+            if _names_a_line(block):
+                block = self._without_own_lines(block)
+                if self.as_it_came:  # this block brought the upstream's first id
+                    rest = self._number_as_it_came(blocks[index:])
+                    return Numbered(b"".join(entries) + rest.wire, entries + rest.entries)
+            if has_data(block):
+                entries.append(self._entry(block))
+        return Numbered(entries[0] if len(entries) == 1 else b"".join(entries), entries)
+
+    @property
+    def as_it_came(self) -> bool:
+        """Whether blocks leave as they came, because the ids are the upstream's."""
+        return self.ids is Ids.UPSTREAM
+
+    def _entry(self, block: bytes) -> bytes:
+        self.seq += 1
+        entry = b"%b%d\n%b\n\n" % (self._start, self.seq, block) if self.ids is Ids.OWN else block + b"\n\n"
+        if self._retry_due and self.retry is not None:
+            self._retry_due = False
+            entry = with_retry(entry, self.retry)
+        return entry
+
+    def _number_as_it_came(self, blocks: list[bytes]) -> Numbered:
+        entries = []
+        for block in blocks:
+            if _names_a_line(block):
+                self._note_own_lines(block)
+            if has_data(block):
+                entries.append(self._prefix + block + b"\n\n")
+                self._prefix = b""
+            elif not _is_comment(block):
+                # A reader that comes later needs it too; the newest lines win, so the oldest may go.
+                self._prefix = (self._prefix + block + b"\n\n")[-MAX_PREFIX_BYTES:]
+        self.seq += len(entries)
+        return Numbered(b"\n\n".join(blocks) + b"\n\n" if blocks else b"", entries)
+
+    def _without_own_lines(self, block: bytes) -> bytes:
+        """Remove the lines that are the sidecar's to write; remember what they said."""
+        self._note_own_lines(block)
+        lines = block.split(b"\n")
+        return b"\n".join(line for line in lines if line.partition(b":")[0] not in OWN_FIELDS)
+
+    def _note_own_lines(self, block: bytes) -> None:
+        for name, value in fields(block):
+            if name == b"id" and b"\0" not in value:
+                self.last_id = value
+                if self._follow:
+                    self.ids = Ids.UPSTREAM
+            elif name == b"retry" and is_digits(value):
+                self.retry = int(value)
+                self._retry_due = self._retries
+
+
+OWN_FIELDS = (b"id", b"retry")
+
+
+def with_retry(entry: bytes, milliseconds: int) -> bytes:
+    """Return a wire block with a ``retry`` line, behind its ``id`` line where it has one."""
+    line = b"retry: %d\n" % milliseconds
+    if entry.startswith(b"id: "):
+        head, newline, rest = entry.partition(b"\n")
+        return head + newline + line + rest
+    return line + entry
+
+
+def _names_a_line(block: bytes) -> bool:
+    """Whether an ``id`` or ``retry`` line may stand in the block: cheap, and never wrongly false."""
+    return b"\nid" in block or b"\nretry" in block or block.startswith(OWN_FIELDS)
+
+
+def _is_comment(block: bytes) -> bool:
+    return all(line.startswith(b":") for line in block.split(b"\n"))

@@ -1,0 +1,290 @@
+"""What happened to a stream, told three ways: metrics, one log line, and (later) traces.
+
+Nothing here is called per event. A relay counts in plain integers, in the ``RouteStats`` that all
+streams of its route share; Prometheus reads them when it scrapes, and the line is written when the
+stream ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from proxy.config import Log as LogSettings
+
+#: Seconds; the buckets of OpenTelemetry's gen_ai.server.time_to_first_token, and longer ones for
+#: models that think first.
+FIRST_EVENT_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60,
+)  # fmt: skip
+#: Seconds between two reads of one stream: from a burst to a balancer's idle limit.
+GAP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300)
+#: Seconds that a stream lasts.
+DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Histogram:
+    """Counts of observations by bucket, cheap enough for the hot path."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts as Prometheus wants them."""
+        labels = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
+        cumulative, rows = 0, []
+        for label, count in zip(labels, self.counts, strict=True):
+            cumulative += count
+            rows.append((label, float(cumulative)))
+        return rows
+
+
+class RouteStats:
+    """Everything counted for one route. Plain attributes: whoever counts, adds."""
+
+    __slots__ = (
+        "bytes",
+        "cancels",
+        "durations",
+        "ends",
+        "events",
+        "first_events",
+        "gaps",
+        "heartbeats",
+        "pauses",
+        "readers",
+        "reconnects",
+        "replayed",
+        "requests",
+        "resumes",
+        "streams",
+        "unrecorded",
+    )
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()  # (method, status)
+        self.streams = 0  # running now
+        self.readers = 0  # connected now
+        self.events = 0
+        self.bytes = 0  # of events, to clients
+        self.heartbeats = 0
+        self.replayed = 0
+        self.pauses = 0
+        self.unrecorded = 0
+        self.reconnects: Counter[str] = Counter()  # by outcome
+        self.resumes: Counter[str] = Counter()  # by outcome
+        self.cancels: Counter[str] = Counter()  # by who cancelled
+        self.ends: Counter[str] = Counter()  # by reason
+        self.first_events = Histogram(FIRST_EVENT_BUCKETS)
+        self.gaps = Histogram(GAP_BUCKETS)
+        self.durations = Histogram(DURATION_BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """The store at this moment; ``evicted`` and ``unrecorded`` since the start."""
+
+    bytes: int
+    max_bytes: int
+    streams: int
+    tombstones: int
+    evicted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A finished stream, as its log line tells it. Times in seconds, sizes in bytes."""
+
+    stream: str
+    route: str
+    upstream: str
+    dialect: str
+    method: str
+    path: str
+    client: str
+    reason: str
+    message: str
+    events: int
+    bytes_in: int
+    bytes_out: int
+    first_event: float | None
+    duration: float
+    longest_gap: float
+    readers: int
+    resumes: int
+    replayed: int
+    heartbeats: int
+    pauses: int
+    evicted: int
+    recorded: bool
+
+
+class Telemetry:
+    """The process's metrics and its log of streams."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, RouteStats] = {}
+        self.reloads: Counter[str] = Counter()
+        self.config_loaded_at = 0.0
+        self.draining = False
+        self.upstream_errors: Counter[tuple[str, str]] = Counter()  # (upstream, kind)
+        self.store: Callable[[], StoreFigures] | None = None
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        self.log = structlog.get_logger("sse-sidecar")
+
+    def route(self, name: str) -> RouteStats:
+        """Return the counters of a route, new or known."""
+        stats = self.routes.get(name)
+        if stats is None:
+            stats = self.routes[name] = RouteStats()
+        return stats
+
+    def stream_ended(self, facts: Facts) -> None:
+        """Publish a finished stream."""
+        stats = self.route(facts.route)
+        stats.ends[facts.reason] += 1
+        stats.durations.observe(facts.duration)
+        level = logging.INFO if facts.reason in ("complete", "cancelled") else logging.WARNING
+        self.log.log(level, "stream", **{name: _rounded(getattr(facts, name)) for name in facts.__slots__})
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric family; prometheus-client calls this at each scrape."""
+        yield from self._per_route()
+        yield from self._histograms()
+        yield from self._process()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing to describe ahead of a scrape."""
+        return ()
+
+    def _per_route(self) -> Iterator[Metric]:
+        for name, help_text, read in GAUGES:
+            gauge = GaugeMetricFamily(name, help_text, labels=["route"])
+            for route, stats in self.routes.items():
+                gauge.add_metric([route], read(stats))
+            yield gauge
+        for name, help_text, read in COUNTERS:
+            counter = CounterMetricFamily(name, help_text, labels=["route"])
+            for route, stats in self.routes.items():
+                counter.add_metric([route], read(stats))
+            yield counter
+        for name, help_text, labels, rows in LABELLED:
+            counter = CounterMetricFamily(name, help_text, labels=["route", *labels])
+            for route, stats in self.routes.items():
+                for values, count in rows(stats).items():
+                    key = values if isinstance(values, tuple) else (values,)
+                    counter.add_metric([route, *map(str, key)], count)
+            yield counter
+
+    def _histograms(self) -> Iterator[Metric]:
+        for name, help_text, read in HISTOGRAMS:
+            family = HistogramMetricFamily(name, help_text, labels=["route"])
+            for route, stats in self.routes.items():
+                histogram = read(stats)
+                family.add_metric([route], histogram.buckets(), histogram.total)
+            yield family
+
+    def _process(self) -> Iterator[Metric]:
+        errors = CounterMetricFamily(
+            "sidecar_upstream_errors", "Requests that got no response", labels=["upstream", "kind"]
+        )
+        for (upstream, kind), count in self.upstream_errors.items():
+            errors.add_metric([upstream, kind], count)
+        yield errors
+        reloads = CounterMetricFamily("sidecar_config_reloads", "Attempts to reload", labels=["outcome"])
+        for outcome in ("loaded", "refused"):
+            reloads.add_metric([outcome], self.reloads[outcome])
+        yield reloads
+        yield GaugeMetricFamily(
+            "sidecar_config_loaded_timestamp_seconds", "When the configuration in force was loaded",
+            value=self.config_loaded_at,
+        )  # fmt: skip
+        yield GaugeMetricFamily("sidecar_draining", "1 while shutting down", value=float(self.draining))
+        if self.store is not None:
+            yield from _store_metrics(self.store())
+
+
+def _store_metrics(store: StoreFigures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sidecar_log_bytes", "Bytes held in logs", value=store.bytes)
+    yield GaugeMetricFamily("sidecar_log_max_bytes", "Bound of the bytes in logs", value=store.max_bytes)
+    yield GaugeMetricFamily("sidecar_logs", "Logs held, running and finished", value=store.streams)
+    yield GaugeMetricFamily("sidecar_tombstones", "Dropped streams remembered", value=store.tombstones)
+    yield CounterMetricFamily("sidecar_log_evictions", "Logs dropped before their time", value=store.evicted)
+
+
+GAUGES: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
+    ("sidecar_active_streams", "Streams running now", lambda stats: stats.streams),
+    ("sidecar_readers", "Clients reading now", lambda stats: stats.readers),
+)
+COUNTERS: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
+    ("sidecar_events", "Blocks with data received from upstreams", lambda stats: stats.events),
+    ("sidecar_event_bytes", "Bytes of events written to clients", lambda stats: stats.bytes),
+    ("sidecar_heartbeats", "Heartbeats written", lambda stats: stats.heartbeats),
+    ("sidecar_replayed_events", "Events handed out again on a resume", lambda stats: stats.replayed),
+    ("sidecar_upstream_pauses", "Times an upstream was not read since readers were slow", lambda s: s.pauses),
+    ("sidecar_unrecorded_streams", "Streams that found no room in the store", lambda stats: stats.unrecorded),
+)
+LABELLED: tuple[tuple[str, str, tuple[str, ...], Callable[[RouteStats], Counter[Any]]], ...] = (
+    ("sidecar_requests", "Requests answered", ("method", "status"), lambda stats: stats.requests),
+    ("sidecar_streams_ended", "Streams by how they ended", ("reason",), lambda stats: stats.ends),
+    ("sidecar_resumes", "Resumes by outcome", ("outcome",), lambda stats: stats.resumes),
+    ("sidecar_cancels", "Streams cancelled, by whom", ("by",), lambda stats: stats.cancels),
+    ("sidecar_upstream_reconnects", "Reconnects to a feed's upstream", ("outcome",), lambda s: s.reconnects),
+)
+HISTOGRAMS: tuple[tuple[str, str, Callable[[RouteStats], Histogram]], ...] = (
+    ("sidecar_time_to_first_event_seconds", "From the request to the first event", lambda s: s.first_events),
+    ("sidecar_event_gap_seconds", "Between two reads with events of one stream", lambda stats: stats.gaps),
+    (
+        "sidecar_stream_duration_seconds",
+        "From the request to the stream's end",
+        lambda stats: stats.durations,
+    ),
+)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Write log lines to stderr: JSON, or for people where stderr is a terminal."""
+    level = getattr(logging, settings.level.upper())
+    people = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, force=True)
