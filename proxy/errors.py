@@ -13,7 +13,9 @@
     │   ├── BodyTooLarge                        413
     │   ├── BodyDiffers                         422
     │   ├── TooManyReaders                      429
-    │   └── HeadersTooLarge                     431
+    │   ├── ExpectationFailed                   417
+    │   ├── HeadersTooLarge                     431
+    │   └── VersionNotSupported                 505
     ├── UpstreamError          the upstream's fault, 5xx
     │   ├── UpstreamUnreachable  UpstreamBroken  502
     │   └── UpstreamTimeout                     504
@@ -176,6 +178,14 @@ class BodyTooLarge(RequestError):
     title = "Body too large"
 
 
+class ExpectationFailed(RequestError):
+    """The client expects something that HTTP does not define (RFC 9110 §10.1.1)."""
+
+    status = 417
+    kind = "expectation-failed"
+    title = "Expectation failed"
+
+
 class BodyDiffers(RequestError):
     """The same stream or Idempotency-Key was named with a different body."""
 
@@ -204,6 +214,14 @@ class HeadersTooLarge(RequestError):
     status = 431
     kind = "headers-too-large"
     title = "Headers too large"
+
+
+class VersionNotSupported(RequestError):
+    """The request is neither HTTP/1.0 nor HTTP/1.1; other versions are the edge's work."""
+
+    status = 505
+    kind = "version-not-supported"
+    title = "HTTP version not supported"
 
 
 class UpstreamError(SidecarError):

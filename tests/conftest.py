@@ -13,6 +13,7 @@ import yaml
 from proxy.config import Config, parse
 from proxy.demo import Running, start_provider
 from proxy.server.app import Sidecar
+from tests.support import client
 from tests.support.origin import PATIENCE, Origin, Script
 
 StartSidecar = Callable[..., Awaitable[Sidecar]]
@@ -41,6 +42,14 @@ async def eventually(condition: Callable[[], object], what: str = "the condition
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true within {PATIENCE} s"
         await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+async def _closed_clients() -> AsyncIterator[None]:
+    """Close the connections that a test left open."""
+    yield
+    while client.OPENED:
+        client.OPENED.pop().close()
 
 
 @pytest.fixture

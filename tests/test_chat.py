@@ -214,7 +214,7 @@ async def test_a_dropped_stream_is_resumed_without_a_gap(base_url: str, provider
     """The text goes on where it was cut, the provider is asked once, and the comparison says so."""
     out = io.StringIO()
     assert await _chat(base_url, out=out, drop=drop) == 0
-    before, marker, after, figures, _, verdict = out.getvalue().strip("\n").split("\n")
+    before, marker, after, figures, _, verdict = out.getvalue().removesuffix("\n").split("\n")
     assert before + after == expected_text()
     assert re.fullmatch(rf"— dropped after {drop} events; resuming stream [\w-]{{6}}… from {drop} —", marker)
     assert "40 tokens, 43 events" in figures

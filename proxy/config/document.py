@@ -225,8 +225,8 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _too_much(what: str, node_mark: yaml.Mark | None) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=what, problem_mark=node_mark)
+def _too_much(what: str, mark: yaml.Mark | None) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=what, problem_mark=mark)
 
 
 class _Composer(yaml.BaseLoader):
@@ -236,8 +236,7 @@ class _Composer(yaml.BaseLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.depth > MAX_DEPTH:
-            mark = self.get_mark()
-            raise _too_much(f"is nested deeper than {MAX_DEPTH} levels", mark)
+            raise _too_much(f"is nested deeper than {MAX_DEPTH} levels", self.get_mark())
         self.depth += 1
         try:
             return super().compose_node(parent, index)

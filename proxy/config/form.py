@@ -265,7 +265,7 @@ class Table(Form):
     """A mapping of names, which pass ``check``, to ``form``. ``secret``: no message shows a refused name."""
 
     form: Form
-    check: Callable[[str], str] = anything
+    check: Callable[[str], str]
     least: int = 0
     secret: bool = False
 
@@ -284,11 +284,12 @@ class Table(Form):
 
     def _usable(self, name: str, item: Item, child: Item, reading: Reading) -> bool:
         try:
-            return bool(self.check(name))
+            self.check(name)
         except ValueError as error:
             came = "" if self.secret else f", got `{shown_key(name)}`"
             reading.report(ConfigProblem(item.where, child.key_line, f"{error}{came}"))
             return False
+        return True
 
     def _shapes(self) -> list[JsonSchema]:
         bound = {"minProperties": self.least} if self.least else {}

@@ -181,9 +181,10 @@ def _split_url(text: str) -> SplitResult:
 
 
 def _authority(parts: SplitResult) -> str:
-    if match := re.fullmatch(r"(.*?)(?::([0-9]*))?", parts.netloc):
-        return _host(match[1]) + (f":{_port(match[2])}" if match[2] is not None else "")
-    raise ValueError("expected host or host:port in the URL")
+    port = re.search(r":[0-9]*$", parts.netloc)
+    if port is None:
+        return _host(parts.netloc)
+    return f"{_host(parts.netloc.removesuffix(port[0]))}:{_port(port[0][1:])}"
 
 
 # ── paths ───────────────────────────────────────────────────────────────────────────────────────────────

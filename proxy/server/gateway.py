@@ -64,6 +64,7 @@ class Gateway:
         exchange: Exchange | None = None
         name = ""
         try:
+            guard.check_message(request)
             self._check_size(request)
             guard.check_path(request.rel_url.raw_path)
             if request.rel_url.raw_path.startswith(PREFIX):

@@ -14,12 +14,16 @@ from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from proxy.config import Config, Route
-from proxy.errors import BadPath, Refused
+from proxy.errors import BadPath, BadRequest, Refused, VersionNotSupported
 
 #: Names that nobody outside can make resolve to us: they are not in the public DNS.
 PRIVATE_SUFFIXES = ("localhost", ".localhost", ".local", ".internal", ".svc", ".test")
+
+#: uri-host [ ":" port ], as far as its characters go (RFC 9110 §7.2, RFC 3986 §3.2.2).
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 
 _SEPARATORS = re.compile(rb"[/\\]")
 
@@ -34,6 +38,20 @@ def check_path(raw_path: str) -> None:
     for segment in _SEPARATORS.split(unquote_to_bytes(raw_path)):
         if segment.partition(b";")[0] in (b".", b".."):
             raise BadPath("the path has a '.' or '..' segment; send the path that is meant")
+
+
+def check_message(request: web.BaseRequest) -> None:
+    """Raise for what aiohttp's parser lets through and a stricter peer might read otherwise."""
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise VersionNotSupported(
+            f"HTTP/{request.version.major}.{request.version.minor}: expected 1.0 or 1.1"
+        )
+    if request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers:
+        # RFC 9112 §6.1: such a message's "framing is faulty, even if a Content-Length is present".
+        raise BadRequest("Transfer-Encoding in an HTTP/1.0 request; expected Content-Length")
+    hosts = request.headers.getall(hdrs.HOST, ())
+    if len(hosts) > 1 or not all(map(_HOST.fullmatch, hosts)):
+        raise BadRequest("expected one Host field that is a host name and, perhaps, a port")
 
 
 def check_caller(request: web.BaseRequest, config: Config, route: Route, *, credentials: bool) -> None:

@@ -29,9 +29,7 @@ HOP_BY_HOP = frozenset(
 #: message, and "a sender MUST NOT send a connection option corresponding to a field that is intended
 #: for all recipients of the content" (RFC 9110 §7.6.1). The attack: strip the field on which the
 #: upstream relies, and keep the rest.
-NOT_NOMINABLE = frozenset(
-    {"authorization", "cache-control", "content-length", "content-type", "cookie", "host", "origin"}
-)
+NOT_NOMINABLE = frozenset({"content-length", "host"})
 
 FORWARDING = frozenset(
     {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"}

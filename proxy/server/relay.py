@@ -193,8 +193,7 @@ class Relay:
             if not self._confirmed:
                 self._confirm(blocks)
             numbered = self.numbering.number(blocks)
-            if numbered.wire:
-                self._emit(numbered.wire, numbered.entries, now)
+            self._emit(numbered.wire, numbered.entries, now)
         if self.parser.overflowed:
             self.end(
                 Reason.OVERFLOW,
@@ -202,19 +201,21 @@ class Relay:
             )
 
     def _emit(self, wire: bytes, entries: list[bytes], now: float) -> None:
-        """Log entries, and write them to whoever stands at the head of the log."""
+        """Log entries, and write what goes out to whoever stands at the head of the log."""
+        if not wire:
+            return
         log = self.log
         if entries:
             self._count(len(entries), now)
             before = log.bytes
-            log.extend(entries, len(wire) if len(entries) == 1 else sum(map(len, entries)))
+            log.extend(entries, len(entries[0]) if len(entries) == 1 else sum(map(len, entries)))
         self.last_sent = now
         readers = self.readers
         if readers:
             chunk = as_chunk(wire)
             size = len(wire)
             for reader in readers:
-                if reader.live:
+                if reader.live or (not entries and not reader.lag_events):
                     self.wrote(size)
                     reader.send_live(wire, chunk)
                 else:
@@ -339,6 +340,7 @@ class Relay:
         ``told``: the upstream's own blocks already say what went wrong.
         """
         now = self._hub.loop.time()
+        self._emit(self.numbering.flush(self.parser.pending), [], now)
         if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
             reason = Reason.COMPLETE
         if reason is not Reason.COMPLETE and not told:

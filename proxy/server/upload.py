@@ -6,24 +6,17 @@ open), and then only up to ``limits.buffered_body``.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
-from proxy.errors import BodyTooLarge, RequestError
+from proxy.errors import BodyTooLarge, ExpectationFailed
 
 #: Bodies beyond this many bytes get no fingerprint, so a resume with another one is not noticed.
 MAX_FINGERPRINTED = 64 * 1024 * 1024
-
-
-class ExpectationFailed(RequestError):
-    """The client expects something that HTTP does not define."""
-
-    status = 417
-    kind = "expectation-failed"
-    title = "Expectation failed"
 
 
 class Upload:
@@ -102,7 +95,7 @@ class Upload:
     def _count(self, chunk: bytes) -> None:
         self.read += len(chunk)
         if self.moved is not None:
-            self.moved(self._request.loop.time())
+            self.moved(asyncio.get_running_loop().time())
         if self.read > self._max_body:
             raise BodyTooLarge(f"the body is over {self._max_body} bytes, which is what this route takes")
         if self.read <= MAX_FINGERPRINTED:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from proxy.stream.sse import fields, has_data, is_digits
+from proxy.stream.sse import BYTE_ORDER_MARK, fields, has_data, is_digits
 
 
 class Ids(enum.Enum):
@@ -62,63 +62,96 @@ class Numbering:
         self.retry: int | None = None
         self.last_id: bytes | None = None
 
-    def number(self, blocks: list[bytes]) -> Numbered:
-        """Return the wire form of ``blocks``, numbered from ``seq`` + 1."""
-        if self.as_it_came:
-            return self._number_as_it_came(blocks)
-        entries: list[bytes] = []
-        for index, block in enumerate(blocks):
-            if _names_a_line(block):
-                block = self._without_own_lines(block)
-                if self.as_it_came:  # this block brought the upstream's first id
-                    rest = self._number_as_it_came(blocks[index:])
-                    return Numbered(b"".join(entries) + rest.wire, entries + rest.entries)
-            if has_data(block):
-                entries.append(self._entry(block))
-        return Numbered(entries[0] if len(entries) == 1 else b"".join(entries), entries)
-
     @property
     def as_it_came(self) -> bool:
         """Whether blocks leave as they came, because the ids are the upstream's."""
         return self.ids is Ids.UPSTREAM
 
+    def number(self, blocks: list[bytes]) -> Numbered:
+        """Return the wire form of ``blocks``, numbered from ``seq`` + 1."""
+        if self.as_it_came:
+            return self._number_as_it_came(blocks)
+        entries: list[bytes] = []
+        pieces: list[bytes] | None = None  # what goes out, where that is more than the entries
+        for index, block in enumerate(blocks):
+            if _names_a_line(block):
+                if self._note_own_lines(block):  # this block brought the upstream's first id
+                    rest = self._number_as_it_came(blocks[index:])
+                    return Numbered(b"".join(pieces or entries) + rest.wire, entries + rest.entries)
+                block = _without_own_lines(block)
+            if has_data(block):
+                entry = self._entry(block)
+                entries.append(entry)
+                if pieces is not None:
+                    pieces.append(entry)
+            elif self._retry_due:
+                pieces = [*(pieces or entries), self._retry_line()]
+        if pieces is not None:
+            return Numbered(b"".join(pieces), entries)
+        return Numbered(entries[0] if len(entries) == 1 else b"".join(entries), entries)
+
+    def flush(self, pending: bytes) -> bytes:
+        """Return what still goes out when the upstream ends with ``pending``, a block without its end.
+
+        It is no event, but a client acts on a ``retry`` line, and sees a comment, as soon as the line
+        has ended; both would have reached it without us.
+        """
+        wire = b""
+        for line in pending.split(b"\n")[:-1]:
+            name, _, value = line.partition(b":")
+            if name == b"retry" and is_digits(value.strip(b" ")) and self._retries:
+                self.retry = int(value)
+                wire += self._retry_line()
+            elif not name and line and self.as_it_came:
+                wire += line + b"\n"
+        return wire
+
     def _entry(self, block: bytes) -> bytes:
         self.seq += 1
-        entry = b"%b%d\n%b\n\n" % (self._start, self.seq, block) if self.ids is Ids.OWN else block + b"\n\n"
+        if self.ids is Ids.OWN:
+            entry = b"%b%d\n%b\n\n" % (self._start, self.seq, block)
+        else:
+            entry = _sheltered(block) + b"\n\n"
         if self._retry_due and self.retry is not None:
             self._retry_due = False
             entry = with_retry(entry, self.retry)
         return entry
 
+    def _retry_line(self) -> bytes:
+        """A line of its own acts at once, and is part of no event until the next block's lines come."""
+        return b"retry: %d\n" % (self.retry or 0)
+
     def _number_as_it_came(self, blocks: list[bytes]) -> Numbered:
-        entries = []
+        entries, pieces = [], []
         for block in blocks:
             if _names_a_line(block):
                 self._note_own_lines(block)
+            piece = _sheltered(block) + b"\n\n"
+            pieces.append(piece)
             if has_data(block):
-                entries.append(self._prefix + block + b"\n\n")
+                entries.append(self._prefix + piece)
                 self._prefix = b""
             elif not _is_comment(block):
                 # A reader that comes later needs it too; the newest lines win, so the oldest may go.
-                self._prefix = (self._prefix + block + b"\n\n")[-MAX_PREFIX_BYTES:]
+                self._prefix = (self._prefix + piece)[-MAX_PREFIX_BYTES:]
         self.seq += len(entries)
-        return Numbered(b"\n\n".join(blocks) + b"\n\n" if blocks else b"", entries)
+        return Numbered(b"".join(pieces), entries)
 
-    def _without_own_lines(self, block: bytes) -> bytes:
-        """Remove the lines that are the sidecar's to write; remember what they said."""
-        self._note_own_lines(block)
-        lines = block.split(b"\n")
-        return b"\n".join(line for line in lines if line.partition(b":")[0] not in OWN_FIELDS)
-
-    def _note_own_lines(self, block: bytes) -> None:
+    def _note_own_lines(self, block: bytes) -> bool:
+        """Remember what the lines say that are the sidecar's to write; tell whether the upstream takes
+        over with them.
+        """
+        takes_over = False
         for name, value in fields(block):
             if name == b"id" and b"\0" not in value:
                 self.last_id = value
-                if self._follow:
-                    self.ids = Ids.UPSTREAM
+                takes_over = self._follow
             elif name == b"retry" and is_digits(value):
                 self.retry = int(value)
                 self._retry_due = self._retries
+        if takes_over:
+            self.ids = Ids.UPSTREAM
+        return takes_over
 
 
 OWN_FIELDS = (b"id", b"retry")
@@ -133,9 +166,21 @@ def with_retry(entry: bytes, milliseconds: int) -> bytes:
     return line + entry
 
 
+def _without_own_lines(block: bytes) -> bytes:
+    lines = block.split(b"\n")
+    return b"\n".join(line for line in lines if line.partition(b":")[0] not in OWN_FIELDS)
+
+
 def _names_a_line(block: bytes) -> bool:
     """Whether an ``id`` or ``retry`` line may stand in the block: cheap, and never wrongly false."""
     return b"\nid" in block or b"\nretry" in block or block.startswith(OWN_FIELDS)
+
+
+def _sheltered(block: bytes) -> bytes:
+    """Keep a block that begins with the bytes of a BOM from losing them: a client strips a BOM where
+    the stream begins, and for some reader the stream may begin here.
+    """
+    return b":\n" + block if block.startswith(BYTE_ORDER_MARK) else block
 
 
 def _is_comment(block: bytes) -> bool:

@@ -76,9 +76,9 @@ class Parser:
         return blocks
 
     @property
-    def pending_bytes(self) -> int:
-        """Size of the block that has begun and not ended."""
-        return len(self._pending)
+    def pending(self) -> bytes:
+        """The block that has begun and not ended."""
+        return bytes(self._pending)
 
     def _checked(self, blocks: list[bytes]) -> list[bytes]:
         if self.overflowed:

@@ -248,8 +248,8 @@ def test_injected_credentials(upstream: str, injects: bool) -> None:
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12).map("0s3 cr3t-".__add__)
 MISPLACED = [
     "drain", "public_path", "store", "limits.streams", "limits.max_headers", "log.level", "log.requests",
-    "routes", "defaults.heartbeat", "defaults.replay", "defaults.principal.cookie", "hosts", "upstreams.app.url",
-    "upstreams.app.balance", "upstreams.app.set_headers", "upstreams.app.credentials",
+    "routes", "defaults.heartbeat", "defaults.replay", "defaults.principal.cookie", "hosts",
+    "upstreams.app.url", "upstreams.app.balance", "upstreams.app.set_headers", "upstreams.app.credentials",
 ]  # fmt: skip
 
 

@@ -46,6 +46,8 @@ Faults = Callable[..., list[str]]
          "defaults.timeouts.idle: expected at least 1ms or `off`, got the text `0s`"),
         ("defaults: {linger: off}", "defaults.linger: expected a duration such as 15s, 250ms, 5m or 1h or "
          "`forever`, got the switch `off`"),
+        ("defaults: {timeouts: 5}", "defaults.timeouts: expected a mapping (key: value), got the number `5`"),
+        ("defaults: 5", "defaults: expected a mapping (key: value), got the number `5`"),
         ("defaults: {replay: some}",
          "defaults.replay: expected a mapping (key: value) or `off` or `on`, got the text `some`"),
         ("tls: {cert: 5, key: x}", "tls.cert: expected text, got the number; put it in quotes"),
@@ -106,7 +108,7 @@ def test_faults(added: str, said: str, base: str, faults: Faults) -> None:
          "line 2: upstreams.app.set_headers.A: expected text, got the number; put it in quotes"),
         ("{url: http://a, set_headers: {A: '${KEY}'}}",
          "line 2: upstreams.app.set_headers.A: holds a line break or NUL "
-         " (does the secret's file end in a newline?)"),
+         "(does the secret's file end in a newline?)"),
         ("{url: http://a, tls_ca: /ca.pem}", "line 2: upstreams.app.tls_ca: has no effect: no url is https"),
         ("{url: https://a, tls_ca: /ca.pem, tls_verify: false}",
          "line 2: upstreams.app.tls_ca: has no effect: `tls_verify` is off"),
@@ -123,10 +125,10 @@ def test_faults_of_upstreams(upstream: str, said: str, base: str, faults: Faults
         ("{path: /, upstream: app}", "routes[0]: `name` is missing"),
         ("{name: a b, path: /, upstream: app}",
          "routes[0].name: expected a name of 1 to 64 letters, digits, `_`, `.` or `-`, got the text `a b`"),
-        ("{name: a, path: '/{x', upstream: app}", "routes[0].path: expected {} in pairs, around a name ({id}) "
-         "or a name and a regex ({id:[0-9]+}), got the text `/{x`"),
-        ("{name: a, path: /_streams/x, upstream: app}", "routes[0].path: expected a path outside /_streams, "
-         "where the sidecar answers itself, got the text `/_streams/x`"),
+        ("{name: a, path: '/{x', upstream: app}", "routes[0].path: expected {} in pairs, around a name "
+         "({id}) or a name and a regex ({id:[0-9]+}), got the text `/{x`"),
+        ("{name: a, path: /_streams/x, upstream: app}", "routes[0].path: expected a path outside "
+         "/_streams, where the sidecar answers itself, got the text `/_streams/x`"),
         ("{name: a, path: /, upstream: apq}",
          "routes[0].upstream: no such upstream, got the text `apq`; did you mean `app`?"),
         ("{name: a, path: /, upstream: xyz}",

@@ -114,13 +114,22 @@ class Answer:
         return data[:-2]
 
     async def _length(self) -> bytes:
-        return await self.reader.readexactly(int(self.header("content-length") or "0")) if not self._over else b""
+        return (
+            await self.reader.readexactly(int(self.header("content-length") or "0"))
+            if not self._over
+            else b""
+        )
+
+
+#: Every connection that tests opened; the fixture in conftest closes what they left open.
+OPENED: list[asyncio.StreamWriter] = []
 
 
 async def send(url: str, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a connection and write ``raw`` to it."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
+    OPENED.append(writer)
     writer.write(raw)
     await writer.drain()
     return reader, writer
