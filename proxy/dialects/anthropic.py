@@ -70,7 +70,7 @@ class Anthropic(Dialect):
         return event.event in EVENTS and read(event.data, Payload).type == event.event
 
     def verdict(self, tail: Sequence[bytes]) -> Verdict:
-        """Complete with ``message_stop``, or with a stop reason that no content follows.
+        """Complete with ``message_stop``, finished with a stop reason that no content follows.
 
         The reason arrives when the last content block has been closed, together with the final
         usage. What then is missing is an event that carries nothing; clients have the whole answer.
@@ -81,10 +81,10 @@ class Anthropic(Dialect):
                 return Verdict.ERROR
             if event.event in CONTENT:
                 verdict = Verdict.OPEN
-            elif event.event == "message_stop" or (
-                event.event == "message_delta" and read(event.data, Payload).stops
-            ):
+            elif event.event == "message_stop":
                 verdict = Verdict.COMPLETE
+            elif event.event == "message_delta" and read(event.data, Payload).stops:
+                verdict = Verdict.FINISHED
         return verdict
 
     def failure_block(self, failure: Failure, tail: Sequence[bytes] = ()) -> bytes | None:

@@ -14,9 +14,10 @@ from proxy.dialects.payload import asks_to_stream
 class Verdict(enum.Enum):
     """What the last blocks of a stream say about its end."""
 
-    COMPLETE = "the provider marked the end, or gave the reason why it finished"
+    COMPLETE = "the provider marked the end"
+    FINISHED = "it gave the reason why it finished, and no marker: whole, if the close is clean"
     ERROR = "the provider told an error of its own"
-    OPEN = "neither"
+    OPEN = "none of these"
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Gemini(Dialect):
         return any(key is not msgspec.UNSET for key in keys)
 
     def verdict(self, tail: Sequence[bytes]) -> Verdict:
-        """Complete when every candidate has its finish reason, or the prompt was blocked."""
+        """Finished when every candidate has its finish reason, or the prompt was blocked."""
         choices, blocked = Choices(), False
         for block in tail:
             chunk = read(decode(block).data, Chunk)
@@ -106,7 +106,7 @@ class Gemini(Dialect):
             blocked = blocked or chunk.blocked
             for answer in chunk.answers:
                 choices.note(answer.index or 0, finished=bool(answer.finish_reason), speaks=answer.speaks)
-        return Verdict.COMPLETE if blocked or choices.all_finished else Verdict.OPEN
+        return Verdict.FINISHED if blocked or choices.all_finished else Verdict.OPEN
 
     def failure_block(self, failure: Failure, tail: Sequence[bytes] = ()) -> bytes | None:
         """``data: {"error": …}``. The SDK raises only if ``error`` is the object's first key."""

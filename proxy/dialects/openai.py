@@ -74,7 +74,7 @@ class OpenAI(Dialect):
         )
 
     def verdict(self, tail: Sequence[bytes]) -> Verdict:
-        """Complete with ``[DONE]``, or when every choice has its finish reason.
+        """Complete with ``[DONE]``, finished when every choice has its finish reason.
 
         The latter is for servers that close without the marker; usage may follow the reason.
         """
@@ -86,7 +86,9 @@ class OpenAI(Dialect):
             done = done or is_done(event)
             for choice in chunk.answers:
                 choices.note(choice.index or 0, finished=bool(choice.finish_reason), speaks=choice.speaks)
-        return Verdict.COMPLETE if done or choices.all_finished else Verdict.OPEN
+        if done:
+            return Verdict.COMPLETE
+        return Verdict.FINISHED if choices.all_finished else Verdict.OPEN
 
     def failure_block(self, failure: Failure, tail: Sequence[bytes] = ()) -> bytes | None:
         """``data: {"error": …}``: the SDKs raise on any payload with a truthy ``error``."""

@@ -37,6 +37,10 @@ VERDICT_BLOCKS = 16
 #: The window of a stream that is not recorded: what its slowest moment may leave unsent, in bytes.
 UNRECORDED_BYTES = 64 * 1024
 
+#: The statuses that would have told of an end, had the headers not been sent; SDKs choose the class of
+#: the error they raise by them. 499 is nginx's word for a client that closed its request.
+STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOUT: 504}
+
 #: Reading upstream goes on when the fastest reader is within this part of the window again.
 RESUME_AT = 0.5
 
@@ -309,7 +313,7 @@ class Relay:
         if self.log.terminal is not None:
             return
         verdict = self.dialect.verdict(self._tail())
-        if verdict is Verdict.COMPLETE:
+        if verdict is Verdict.COMPLETE or (verdict is Verdict.FINISHED and error is None):
             self.end(Reason.COMPLETE)
         elif verdict is Verdict.ERROR:
             self.end(Reason.UPSTREAM_ERROR, "the provider reported an error in the stream", told=True)
@@ -334,17 +338,18 @@ class Relay:
         """Hear that the upstream did not answer with a stream, after the client was answered early."""
         self.end(Reason.UPSTREAM_ERROR, message, status=status)
 
-    def end(self, reason: Reason, message: str = "", *, told: bool = False, status: int = 502) -> None:
+    def end(self, reason: Reason, message: str = "", *, told: bool = False, status: int | None = None) -> None:
         """Write the terminal record, tell the readers, and let go of the upstream.
 
-        ``told``: the upstream's own blocks already say what went wrong.
+        ``told``: the upstream's own blocks already say what went wrong. ``status`` would have said it
+        before the stream began.
         """
         now = self._hub.loop.time()
         self._emit(self.numbering.flush(self.parser.pending), [], now)
         if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
             reason = Reason.COMPLETE
         if reason is not Reason.COMPLETE and not told:
-            told = self._tell(Failure(reason.value, message, status), now)
+            told = self._tell(Failure(reason.value, message, status or STATUSES.get(reason, 502)), now)
         self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
         self.state = next_state(self.state, Happening.ENDED)
         self.finished_at = now

@@ -74,8 +74,8 @@ def test_does_not_confirm(block: bytes) -> None:
     ],
 )
 def test_complete(tail: list[bytes]) -> None:
-    """A finish reason for every candidate, or a blocked prompt, is an end."""
-    assert GEMINI.verdict(tail) is Verdict.COMPLETE
+    """A finish reason for every candidate, or a blocked prompt, is an end if the close is clean."""
+    assert GEMINI.verdict(tail) is Verdict.FINISHED
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def test_does_not_confirm(block: bytes) -> None:
     ],
 )
 def test_complete(tail: list[bytes]) -> None:
-    """[DONE], or a finish reason for every choice, is an end."""
-    assert OPENAI.verdict(tail) is Verdict.COMPLETE
+    """[DONE] is the end; a finish reason for every choice is one if the close is clean."""
+    assert OPENAI.verdict(tail) is (Verdict.COMPLETE if tail[-1] == DONE else Verdict.FINISHED)
 
 
 @pytest.mark.parametrize(
