@@ -53,7 +53,7 @@ def test_confirms(block: bytes) -> None:
 )
 def test_complete(tail: list[bytes]) -> None:
     """message_stop is the end; a stop reason that no content follows is one if the close is clean."""
-    marked = tail[-1].startswith(b"event: message_stop")
+    marked = b"message_stop" in tail[-1]
     assert ANTHROPIC.verdict(tail) is (Verdict.COMPLETE if marked else Verdict.FINISHED)
 
 
