@@ -37,6 +37,10 @@ GAP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 1
 DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
 
+#: The methods that have a label of their own.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
 class Histogram:
     """Counts of observations by bucket, cheap enough for the hot path."""
 
@@ -162,6 +166,11 @@ class Telemetry:
         if stats is None:
             stats = self.routes[name] = RouteStats()
         return stats
+
+    def count_request(self, route: str, method: str, status: int) -> None:
+        """Count one answered request. Methods that nobody defined share one label: clients choose them."""
+        known = method if method in METHODS else "other"
+        self.route(route).requests[known, status] += 1
 
     def stream_ended(self, facts: Facts) -> None:
         """Publish a finished stream."""

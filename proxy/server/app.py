@@ -176,12 +176,15 @@ class Sidecar:
             await asyncio.sleep(DRAIN_STEP)
 
     async def stop(self) -> None:
-        """Close everything that is open."""
+        """Close everything that is open: the door, the streams, the upstreams, what is left of clients."""
         if self._runner is not None:
-            await self._runner.cleanup()
+            for site in self._runner.sites:
+                await site.stop()
         await self.hub.close()
         for upstream in (*self._upstreams.values(), *self._retired):
             await upstream.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
 

@@ -29,6 +29,11 @@ from proxy.server.sse import EVENT_STREAM, serve_stream
 from proxy.server.streams import PREFIX, StreamsHandler
 from proxy.server.upload import Upload
 from proxy.server.upstream import Call, Upstream
+from proxy.server.wire import ANSWERED
+
+
+#: The status noted for a client that left before it was answered; nginx's word for it.
+CLIENT_LEFT = 499
 
 
 class Gateway:
@@ -62,7 +67,7 @@ class Gateway:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         exchange: Exchange | None = None
-        name = ""
+        name, status = "-", CLIENT_LEFT
         try:
             guard.check_message(request)
             self._check_size(request)
@@ -74,11 +79,14 @@ class Gateway:
                 exchange = self._exchange(request)
                 name = exchange.route.name
                 response = await self._at_route(exchange)
+            status = response.status
         except SidecarError as error:
             response = self._refusal(error, request, exchange, name)
+            status = response.status
+        finally:  # also when the client left, in the middle of its answer or before it
+            self._hub.telemetry.count_request(name, request.method, request.get(ANSWERED, status))
         if self._hub.draining:
             response.force_close()
-        self._hub.telemetry.route(name or "-").requests[request.method, response.status] += 1
         return response
 
     def _refusal(

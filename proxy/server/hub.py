@@ -31,6 +31,7 @@ class Hub:
         self.wheel = Wheel(self.loop)
         self.store: MemoryStore[Relay] = MemoryStore(config.store.memory)
         self.running: set[Relay] = set()
+        self.unrecorded: dict[str, Relay] = {}  # running, and not in the store
         self.draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readers: Counter[str] = Counter()  # by caller
@@ -45,6 +46,10 @@ class Hub:
     def new_stream_id(self) -> str:
         """Return a fresh stream id."""
         return secrets.token_urlsafe(STREAM_ID_BYTES)
+
+    def find(self, stream_id: str) -> Relay | None:
+        """Return a stream that runs or is kept."""
+        return self.store.get(stream_id) or self.unrecorded.get(stream_id)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a coroutine in a named task that the hub owns."""

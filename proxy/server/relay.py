@@ -137,6 +137,7 @@ class Relay:
         if self.recorded:
             hub.store.add(self)
         else:
+            hub.unrecorded[self.id] = self
             self._stats.unrecorded += route.replay.enabled
         self._set_alarm()
 
@@ -368,6 +369,7 @@ class Relay:
             self._hub.store.finished(self)
             self._hub.wheel.set(self._alarm, now + self.route.replay.keep)
         else:
+            del self._hub.unrecorded[self.id]
             self._let_go()
 
     def _is_whole(self) -> bool:

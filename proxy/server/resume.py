@@ -37,7 +37,7 @@ class Restart:
 
 def find(hub: Hub, stream_id: str, request: web.BaseRequest) -> Relay:
     """Return a stream that this caller may see. Raises UnknownStream or Expired."""
-    relay = hub.store.get(stream_id)
+    relay = hub.find(stream_id)
     if relay is not None:
         if owner(request, relay.route.principal) != relay.birth.owner:
             raise UnknownStream
@@ -84,6 +84,8 @@ async def attach(
     """Answer with the stream behind block ``seq``, and count how the resume went."""
     outcomes = hub.telemetry.route(relay.route.name).resumes
     try:
+        if not relay.recorded:  # nothing can be read again; only its cancel has an address
+            raise UnknownStream
         check_cursor(relay, seq)
         relay.resumes += 1
         if relay.finished and seq == relay.log.last:
@@ -132,7 +134,7 @@ def _of_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> Relay:
 def _restart_without_log(hub: Hub, exchange: Exchange, cursor: Cursor) -> Restart | None:
     """A feed's stream that is gone begins anew, after word of what may be missing."""
     route = exchange.route
-    if not exchange.is_feed or route.finished == "stop" or hub.store.get(cursor.stream) is not None:
+    if not exchange.is_feed or route.finished == "stop" or hub.find(cursor.stream) is not None:
         return None
     epitaph = hub.store.epitaph(cursor.stream, hub.loop.time())
     if epitaph is None:

@@ -48,11 +48,11 @@ class StreamsHandler:
     def readable(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
         """Let a page of an allowed origin read an error, if the stream it names is known."""
         stream_id = request.rel_url.raw_path.removeprefix(PREFIX).partition("/")[0]
-        relay = self._hub.store.get(stream_id)
+        relay = self._hub.find(stream_id)
         return answer if relay is None else resume.readable(self._hub, request, relay, answer)
 
     def _preflight(self, request: web.BaseRequest, stream_id: str) -> web.Response:
-        relay = self._hub.store.get(stream_id)
+        relay = self._hub.find(stream_id)
         if relay is None:
             raise UnknownStream
         answer = resume.readable(self._hub, request, relay, cors.preflight(request, METHODS))

@@ -22,6 +22,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion10, RawResponseMessage
 from aiohttp.http_exceptions import LineTooLong
@@ -125,8 +126,17 @@ class Front(web.Server):
         return FrontProtocol(self, loop=asyncio.get_running_loop(), **self._options)
 
 
+#: The status with which a request was answered, once it was.
+ANSWERED: web.RequestKey[int] = web.RequestKey("answered", int)
+
+
 class Answer(web.StreamResponse):
     """A response that says what the upstream said, and adds nothing to it but framing and a date."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write the head."""
+        request[ANSWERED] = self.status
+        return await super().prepare(request)
 
     async def _prepare_headers(self) -> None:
         typed = hdrs.CONTENT_TYPE in self.headers

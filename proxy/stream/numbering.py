@@ -158,7 +158,12 @@ OWN_FIELDS = (b"id", b"retry")
 
 
 def with_retry(entry: bytes, milliseconds: int) -> bytes:
-    """Return a wire block with a ``retry`` line, behind its ``id`` line where it has one."""
+    """Return a wire block with a ``retry`` line, behind its ``id`` line where it has one.
+
+    A block that brings the upstream's own ``retry`` keeps that one.
+    """
+    if b"\nretry:" in entry or entry.startswith(b"retry:"):
+        return entry
     line = b"retry: %d\n" % milliseconds
     if entry.startswith(b"id: "):
         head, newline, rest = entry.partition(b"\n")
