@@ -83,6 +83,9 @@ class Gateway:
         except SidecarError as error:
             response = self._refusal(error, request, exchange, name)
             status = response.status
+        except Exception:
+            status = 500
+            raise
         finally:  # also when the client left, in the middle of its answer or before it
             self._hub.telemetry.count_request(name, request.method, request.get(ANSWERED, status))
         if self._hub.draining:

@@ -41,6 +41,9 @@ UNRECORDED_BYTES = 64 * 1024
 #: the error they raise by them. 499 is nginx's word for a client that closed its request.
 STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOUT: 504}
 
+#: A new stream whose first reader does not come, because its client left in between, ends after this.
+FIRST_READER_SECONDS = 10.0
+
 #: Reading upstream goes on when the fastest reader is within this part of the window again.
 RESUME_AT = 0.5
 
@@ -61,6 +64,10 @@ class Tap(Protocol):
     @property
     def cursor(self) -> int:
         """Seq of the last block it was given."""
+
+    @property
+    def replayed(self) -> int:
+        """How many blocks it was given that were older than itself."""
 
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged, also framed as one chunk. Only for live taps."""
@@ -127,7 +134,7 @@ class Relay:
         self._confirmed = False
         self._source: Source | None = None
         self._last_received = birth.at
-        self._linger_until = math.inf
+        self._linger_until = hub.loop.time() + FIRST_READER_SECONDS
         self._stats = hub.telemetry.route(route.name)
         self._alarm = Alarm(self._look)
         self.on_end: list[Callable[[], None]] = []
@@ -339,7 +346,9 @@ class Relay:
         """Hear that the upstream did not answer with a stream, after the client was answered early."""
         self.end(Reason.UPSTREAM_ERROR, message, status=status)
 
-    def end(self, reason: Reason, message: str = "", *, told: bool = False, status: int | None = None) -> None:
+    def end(
+        self, reason: Reason, message: str = "", *, told: bool = False, status: int | None = None
+    ) -> None:
         """Write the terminal record, tell the readers, and let go of the upstream.
 
         ``told``: the upstream's own blocks already say what went wrong. ``status`` would have said it
@@ -406,6 +415,8 @@ class Relay:
     def leave(self, tap: Tap) -> None:
         """Remove a reader; after the last one the stream lingers."""
         self.readers.remove(tap)
+        self.replayed += tap.replayed
+        self._stats.replayed += tap.replayed
         self._stats.readers -= 1
         if not self.readers:
             self.abandon()

@@ -96,8 +96,8 @@ class SseReader(Reader):
     async def serve(self) -> None:
         """Write the stream until it is over, the client leaves (cancels this), or takes nothing.
 
-        Afterwards ``dropped`` tells that the connection was ended before the body was: the client
-        must notice that something is missing.
+        Where something is missing at the end, and the stream does not say so itself, the connection is
+        closed before the body has ended, so that the client notices.
         """
         route = self._relay.route
         self._transport.set_write_buffer_limits(high=route.high_water)
@@ -107,7 +107,7 @@ class SseReader(Reader):
             if self.prelude:
                 self._write(self.prelude)
             self.pump()
-            while not self._over:
+            while not self._over():
                 if self._protocol.writing_paused:
                     await self._drain()
                     self.pump()
@@ -116,13 +116,11 @@ class SseReader(Reader):
                     await self._wake
             await self._drain()
         except TimeoutError:
-            self.dropped = True
             self._transport.abort()
         finally:
             self._hub.wheel.drop(self._alarm)
-            self._relay.replayed += self.replayed
             self._relay.leave(self)
-        if self.dropped:
+        if self.dropped or not self._ended_well():
             self._close()
 
     # What the relay calls
@@ -148,7 +146,7 @@ class SseReader(Reader):
         if self._protocol.writing_paused:
             self.fall_behind()
         self._relay.advanced()
-        if self._over or self._protocol.writing_paused:
+        if self._over() or self._protocol.writing_paused:
             self._wake_up()
 
     def dismiss(self, retry: int) -> None:
@@ -163,16 +161,14 @@ class SseReader(Reader):
 
     # What happens meanwhile
 
-    @property
     def _over(self) -> bool:
         """Whether there is nothing more to write."""
-        if self.dropped:
-            return True
+        return self.dropped or (self._relay.finished and not self.lag_events)
+
+    def _ended_well(self) -> bool:
+        """Whether the reader has everything, up to an end that the stream itself has told."""
         terminal = self._relay.log.terminal
-        if terminal is None or self.lag_events:
-            return False
-        self.dropped = not terminal.told
-        return True
+        return terminal is not None and terminal.told and not self.lag_events
 
     def _beat(self, now: float) -> float:
         """Write a heartbeat if nothing else was written for as long."""
@@ -182,7 +178,7 @@ class SseReader(Reader):
             last = max(last, self._relay.last_sent)
         if now < last + heartbeat:
             return last + heartbeat
-        if not (self._over or self._protocol.writing_paused):
+        if not (self._over() or self._protocol.writing_paused):
             self._write(self._relay.dialect.heartbeat)
             self._relay.beat()
         return now + heartbeat

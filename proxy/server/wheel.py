@@ -41,6 +41,7 @@ class Wheel:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf  # the timer's moment; uvloop's handles cannot be asked for it
         self._dead = 0
 
     def now(self) -> float:
@@ -83,14 +84,15 @@ class Wheel:
         if not self._heap:
             return
         due = self._heap[0][0]
+        if self._rings_at <= due + GRAIN:
+            return
         if self._timer is not None:
-            if self._timer.when() <= due + GRAIN and not self._timer.cancelled():
-                return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._ring)
+        self._rings_at = due
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, math.inf
         now = self._loop.time()
         while self._heap and self._heap[0][0] <= now + GRAIN:
             due, _, alarm = heapq.heappop(self._heap)
