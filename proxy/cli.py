@@ -12,6 +12,9 @@ from proxy import __version__
 from proxy.config import load, schema
 from proxy.errors import ConfigError
 
+#: What a shell reports for a command that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 used wrongly."""
@@ -22,8 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"sse-sidecar: {error}", file=sys.stderr)
+        print(f"sse-sidecar: {_told(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _told(error: OSError) -> str:
+    """Say what it is about, then what is wrong with it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -80,6 +92,12 @@ def _missing(error: ModuleNotFoundError) -> int:
     return 1
 
 
+def _port(value: str) -> str:
+    if value.startswith("unix:") or not value.rpartition(":")[2].isdigit():
+        raise argparse.ArgumentTypeError(f"{value!r}: expected host:port")
+    return value
+
+
 def _header(value: str) -> str:
     if ":" not in value:
         raise argparse.ArgumentTypeError(f"{value!r}: expected 'Name: value'")
@@ -98,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("demo", help="serve in front of a built-in provider, with lines to try")
-    command.add_argument("--listen", default="127.0.0.1:8080", help="default: %(default)s")
-    command.add_argument("--admin", default="127.0.0.1:9090", help="default: %(default)s")
+    command.add_argument("--listen", type=_port, default="127.0.0.1:8080", help="default: %(default)s")
+    command.add_argument("--admin", type=_port, default="127.0.0.1:9090", help="default: %(default)s")
     command.set_defaults(run=_demo)
 
     command = commands.add_parser("check", help="check a configuration and show its routes")

@@ -46,6 +46,16 @@ class SidecarError(Exception):
         """Header fields that the answer must carry besides the problem document."""
         return {}
 
+    def document(self, route: str | None = None) -> dict[str, object]:
+        """The problem document (RFC 9457); ``route`` is the name of the one that was asked for."""
+        return {
+            "type": f"urn:sse-sidecar:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": str(self),
+            "route": route,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
@@ -228,14 +238,16 @@ class UpstreamError(SidecarError):
     """The upstream failed before it answered. ``sent`` tells whether it may have begun to work.
 
     A client must not blindly repeat a request that was sent: the provider may bill it twice.
+    ``reason`` is what went wrong, without saying who.
     """
 
     status = 502
     kind = "upstream-error"
     title = "Upstream failed"
 
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
+    def __init__(self, who: str, reason: str, *, sent: bool) -> None:
+        super().__init__(f"{who}: {reason}")
+        self.reason = reason
         self.sent = sent
 
 
@@ -245,8 +257,8 @@ class UpstreamUnreachable(UpstreamError):
     kind = "upstream-unreachable"
     title = "Upstream unreachable"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, sent=False)
+    def __init__(self, who: str, reason: str) -> None:
+        super().__init__(who, reason, sent=False)
 
 
 class UpstreamBroken(UpstreamError):

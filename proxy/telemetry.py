@@ -23,8 +23,14 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from structlog.typing import EventDict, Processor
 
+from proxy.config import Config
 from proxy.config import Log as LogSettings
+from proxy.errors import UpstreamError
+
+#: The name of our own log lines; every other name is a library's.
+LOGGER = "sse-sidecar"
 
 #: Seconds; the buckets of OpenTelemetry's gen_ai.server.time_to_first_token, and longer ones for
 #: models that think first.
@@ -72,6 +78,7 @@ class RouteStats:
     __slots__ = (
         "bytes",
         "cancels",
+        "drops",
         "durations",
         "ends",
         "events",
@@ -101,6 +108,7 @@ class RouteStats:
         self.reconnects: Counter[str] = Counter()  # by outcome
         self.resumes: Counter[str] = Counter()  # by outcome
         self.cancels: Counter[str] = Counter()  # by who cancelled
+        self.drops: Counter[str] = Counter()  # readers whose connection we ended, by cause
         self.ends: Counter[str] = Counter()  # by reason
         self.first_events = Histogram(FIRST_EVENT_BUCKETS)
         self.gaps = Histogram(GAP_BUCKETS)
@@ -109,7 +117,7 @@ class RouteStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """The store at this moment; ``evicted`` and ``unrecorded`` since the start."""
+    """The store at this moment; ``evicted`` since the start."""
 
     bytes: int
     max_bytes: int
@@ -141,15 +149,33 @@ class Facts:
     resumes: int
     replayed: int
     heartbeats: int
+    drops: int
     pauses: int
     evicted: int
     recorded: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """An answered request that was no stream's, as its log line tells it.
+
+    ``path`` has no query. Seconds, and bytes of the answer's body.
+    """
+
+    route: str
+    method: str
+    path: str
+    client: str
+    status: int
+    bytes: int
+    duration: float
+
+
 class Telemetry:
-    """The process's metrics and its log of streams."""
+    """The process's metrics and its log. ``tells_requests``: the log has a line for plain requests too."""
 
     def __init__(self) -> None:
+        self.tells_requests = False
         self.routes: dict[str, RouteStats] = {}
         self.reloads: Counter[str] = Counter()
         self.config_loaded_at = 0.0
@@ -158,7 +184,13 @@ class Telemetry:
         self.store: Callable[[], StoreFigures] | None = None
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
-        self.log = structlog.get_logger("sse-sidecar")
+        self.log = structlog.get_logger(LOGGER)
+
+    def configure(self, config: Config) -> None:
+        """Tell what a configuration wants told. Routes count from zero, not from their first request."""
+        self.tells_requests = config.log.requests
+        for route in config.routes:
+            self.route(route.name)
 
     def route(self, name: str) -> RouteStats:
         """Return the counters of a route, new or known."""
@@ -172,13 +204,25 @@ class Telemetry:
         known = method if method in METHODS else "other"
         self.route(route).requests[known, status] += 1
 
+    def upstream_failed(self, upstream: str, server: str, error: UpstreamError) -> None:
+        """Count and tell of a request that got no response from one server of an upstream."""
+        self.upstream_errors[upstream, error.kind] += 1
+        self.log.warning(
+            "upstream failed", upstream=upstream, server=server, kind=error.kind, reason=error.reason
+        )
+
+    def request_ended(self, visited: Visited) -> None:
+        """Write the line of a plain request."""
+        level = logging.WARNING if visited.status >= 500 else logging.INFO
+        self.log.log(level, "request", **_line(visited))
+
     def stream_ended(self, facts: Facts) -> None:
         """Publish a finished stream."""
         stats = self.route(facts.route)
         stats.ends[facts.reason] += 1
         stats.durations.observe(facts.duration)
         level = logging.INFO if facts.reason in ("complete", "cancelled") else logging.WARNING
-        self.log.log(level, "stream", **{name: _rounded(getattr(facts, name)) for name in facts.__slots__})
+        self.log.log(level, "stream", **_line(facts))
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; prometheus-client calls this at each scrape."""
@@ -250,7 +294,7 @@ GAUGES: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
     ("sidecar_readers", "Clients reading now", lambda stats: stats.readers),
 )
 COUNTERS: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
-    ("sidecar_events", "Blocks with data received from upstreams", lambda stats: stats.events),
+    ("sidecar_events", "Blocks with data, as numbered", lambda stats: stats.events),
     ("sidecar_event_bytes", "Bytes of events written to clients", lambda stats: stats.bytes),
     ("sidecar_heartbeats", "Heartbeats written", lambda stats: stats.heartbeats),
     ("sidecar_replayed_events", "Events handed out again on a resume", lambda stats: stats.replayed),
@@ -262,6 +306,7 @@ LABELLED: tuple[tuple[str, str, tuple[str, ...], Callable[[RouteStats], Counter[
     ("sidecar_streams_ended", "Streams by how they ended", ("reason",), lambda stats: stats.ends),
     ("sidecar_resumes", "Resumes by outcome", ("outcome",), lambda stats: stats.resumes),
     ("sidecar_cancels", "Streams cancelled, by whom", ("by",), lambda stats: stats.cancels),
+    ("sidecar_readers_dropped", "Readers whose connection was ended", ("cause",), lambda stats: stats.drops),
     ("sidecar_upstream_reconnects", "Reconnects to a feed's upstream", ("outcome",), lambda s: s.reconnects),
 )
 HISTOGRAMS: tuple[tuple[str, str, Callable[[RouteStats], Histogram]], ...] = (
@@ -275,25 +320,52 @@ HISTOGRAMS: tuple[tuple[str, str, Callable[[RouteStats], Histogram]], ...] = (
 )
 
 
+def _line(facts: Facts | Visited) -> dict[str, object]:
+    return {name: _rounded(getattr(facts, name)) for name in facts.__slots__}
+
+
 def _rounded(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Write log lines to stderr: JSON, or for people where stderr is a terminal."""
+    """Write log lines to stderr, ours and the libraries': JSON, or for people where stderr is a terminal.
+
+    Libraries are heard from warnings on. A stderr that cannot be written to never breaks a stream.
+    """
     level = getattr(logging, settings.level.upper())
     people = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    every_line: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*every_line, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*every_line, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendered(people),
+            ],
+        )
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger(LOGGER).setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _rendered(for_people: bool) -> list[Processor]:
+    if for_people:
+        return [structlog.dev.ConsoleRenderer()]
+    return [structlog.processors.format_exc_info, _what_first, structlog.processors.JSONRenderer()]
+
+
+def _what_first(_logger: Any, _method: str, line: EventDict) -> EventDict:
+    """Begin a line with when and what: people read JSON too."""
+    return {**{name: line.pop(name) for name in ("timestamp", "level", "event")}, **line}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,14 @@ from proxy.config import Config, parse
 from proxy.demo import Running, start_provider
 from proxy.server.app import Sidecar
 from tests.support import client
+from tests.support.command import Command
 from tests.support.origin import PATIENCE, Origin, Script
 
+pytest_plugins = ["tests.left_out"]
+
 StartSidecar = Callable[..., Awaitable[Sidecar]]
-StartOrigin = Callable[[Script], Awaitable[Origin]]
+StartOrigin = Callable[..., Awaitable[Origin]]
+StartCommand = Callable[..., Awaitable[Command]]
 
 
 def config_for(upstream: str, *, route: dict[str, Any] | None = None, **top: Any) -> Config:
@@ -42,6 +47,15 @@ async def eventually(condition: Callable[[], object], what: str = "the condition
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true within {PATIENCE} s"
         await asyncio.sleep(0.005)
+
+
+async def at_rest(figure: Callable[[], int]) -> int:
+    """Wait until ``figure()`` changes no more, and return it."""
+    before, now = -1, figure()
+    while before != now:
+        await asyncio.sleep(0.1)
+        before, now = now, figure()
+    return now
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +85,11 @@ async def start_sidecar() -> AsyncIterator[StartSidecar]:
 
 @pytest.fixture
 async def start_origin() -> AsyncIterator[StartOrigin]:
-    """Start scripted origins: ``await start_origin(script)``. A script that fails, fails the test."""
+    """Start origins: ``await start_origin(script, **options)``. A script that fails, fails the test."""
     running: list[Origin] = []
 
-    async def start(script: Script) -> Origin:
-        origin = Origin(script)
+    async def start(script: Script, **options: Any) -> Origin:
+        origin = Origin(script, **options)
         await origin.start()
         running.append(origin)
         return origin
@@ -84,6 +98,24 @@ async def start_origin() -> AsyncIterator[StartOrigin]:
     for origin in running:
         await origin.stop()
         assert not origin.errors, origin.errors
+
+
+@pytest.fixture
+async def start_command(tmp_path: Path) -> AsyncIterator[StartCommand]:
+    """Start processes: ``await start_command("serve", file, NAME="value")`` runs ``sse-sidecar serve file``."""
+    started: list[Command] = []
+
+    async def start(*arguments: str | Path, **environ: str) -> Command:
+        directory = tmp_path / f"command{len(started)}"
+        directory.mkdir()
+        command = Command(directory, *arguments, **environ)
+        started.append(command)
+        await command.start()
+        return command
+
+    yield start
+    for command in started:
+        await command.end()
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     streams: Streams at once.
     readers: Readers at once.
     readers_per_stream: Readers of one stream.
-    readers_per_caller: Readers of one caller, told by its credentials or address.
+    readers_per_caller: Readers of one caller, told by its address.
     max_headers: A request's header section.
     buffered_body: A request body that a policy must see whole, such as one with an Idempotency-Key.
     """

@@ -219,7 +219,7 @@ def route_path(text: str) -> str:
     """A route's path in aiohttp's pattern language: ``/v1/{tail:.*}``, ``/items/{id}``."""
     if not text.startswith("/"):
         raise ValueError("expected a path that starts with `/`")
-    pattern = "".join(_piece(piece) for piece in _DYNAMIC.split(text))
+    pattern = route_pattern(text)
     _clean_path(_DYNAMIC.sub("x", text))
     try:
         re.compile(pattern)
@@ -228,6 +228,11 @@ def route_path(text: str) -> str:
     if (literal_prefix(text) + "/").startswith(RESERVED_PATH + "/"):
         raise ValueError(f"expected a path outside {RESERVED_PATH}, where the sidecar answers itself")
     return text
+
+
+def route_pattern(text: str) -> str:
+    """The regular expression that a route's path stands for. It matches whole paths, decoded."""
+    return "".join(_piece(piece) for piece in _DYNAMIC.split(text))
 
 
 def is_route_path(text: str) -> bool:

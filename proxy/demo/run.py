@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 from proxy.config import Config, parse
 from proxy.demo.provider import start_provider
 from proxy.server.app import Sidecar
@@ -28,7 +32,7 @@ The sidecar listens on {url}, in front of a built-in provider on {provider}. Try
     -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
 
   # an SDK that loses its connection after 7 events and resumes without losing a token
-  sse-sidecar chat --url {url}/v1 --drop-after 7 "Tell me about streams"
+  {command} chat --url {url}/v1 --drop-after 7 "Tell me about streams"
 
   # a model that thinks for 12 seconds: heartbeats keep the connection open (one every 5 seconds here)
   curl -N '{url}/v1/chat/completions?first_delay=12' -H 'content-type: application/json' \\
@@ -56,9 +60,19 @@ async def demo(listen: str, admin: str) -> int:
         config = demo_config(provider.url, listen, admin)
 
         async def ready(sidecar: Sidecar) -> None:
-            lines = TRY.format(url=sidecar.url, provider=provider.url, admin=sidecar.admin_url)
+            lines = TRY.format(
+                url=sidecar.url, provider=provider.url, admin=sidecar.admin_url, command=_command()
+            )
             print(lines, flush=True)
 
         return await serve(config, ready=ready)
     finally:
         await provider.close()
+
+
+def _command() -> str:
+    """The command as another terminal finds it, which may know nothing of our virtual environment."""
+    if shutil.which("sse-sidecar") is not None:
+        return "sse-sidecar"
+    ours = Path(sys.executable).with_name("sse-sidecar")
+    return str(ours) if ours.exists() else f"{sys.executable} -m proxy"

@@ -1,0 +1,1 @@
+"""The only place that knows aiohttp: listeners, upstreams, and the handlers between them."""

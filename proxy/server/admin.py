@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from proxy.server.wire import json_body
 from proxy.stream.cursor import short
 
 if TYPE_CHECKING:
@@ -20,11 +20,17 @@ def admin_app(sidecar: Sidecar) -> web.Application:
     """Return the application that the admin listener serves."""
     app = web.Application()
     app[SIDECAR] = sidecar
+    app.router.add_get("/", index)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/streams", streams)
     return app
+
+
+async def index(request: web.Request) -> web.Response:
+    """What there is to ask for."""
+    return web.Response(text="/metrics\n/healthz\n/readyz\n/streams\n")
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -47,7 +53,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def streams(request: web.Request) -> web.Response:
-    """The streams held, running ones first, as JSON. Ids are shortened: the whole id is the key to a stream."""
+    """The streams held, running ones first, as JSON. Ids are shortened: a whole one opens its stream."""
     hub = request.app[SIDECAR].hub
     kept = [relay for relay in hub.store if relay not in hub.running]
     rows = [
@@ -62,4 +68,4 @@ async def streams(request: web.Request) -> web.Response:
         }
         for relay in (*hub.running, *kept)
     ]
-    return web.Response(body=json.dumps({"streams": rows}).encode(), content_type="application/json")
+    return web.Response(body=json_body({"streams": rows}), content_type="application/json")

@@ -7,11 +7,15 @@ listeners, and the watch over the configuration file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -22,14 +26,12 @@ from proxy.server.admin import admin_app
 from proxy.server.gateway import Gateway
 from proxy.server.hub import Hub
 from proxy.server.upstream import Upstream
+from proxy.server.watch import Watch
 from proxy.server.wire import Front
-from proxy.telemetry import Telemetry
+from proxy.telemetry import Telemetry, configure_logging
 
 #: How often the configuration file is looked at, in seconds.
 WATCH_SECONDS = 1.0
-
-#: How often a drain looks whether it is over, in seconds.
-DRAIN_STEP = 0.05
 
 #: A dismissed reader is told to come back after about so long, in milliseconds: by then a balancer
 #: knows that this sidecar is leaving.
@@ -37,6 +39,11 @@ COME_BACK_MS = 1000
 
 #: How long handlers get to end after their readers were dismissed, in seconds.
 LAST_WORDS = 2.0
+
+#: How long they get when everything they could wait for is closed: what then is left are clients that
+#: take nothing. With ``LAST_WORDS`` and the default ``drain`` this stays below the 30 seconds that
+#: orchestrators grant.
+CUT_SECONDS = 0.5
 
 #: Connections that may wait to be accepted: streams come in waves when a balancer fails over.
 BACKLOG = 1024
@@ -52,40 +59,52 @@ class Sidecar:
     def __init__(self, config: Config, *, source: Path | None = None) -> None:
         self.config = config
         self.telemetry = Telemetry()
+        self._began_with = config
         self._source = source
-        self._seen = _identity(source)
+        self._watched = Watch(source) if source is not None else None
         self._upstreams: dict[str, Upstream] = {}
-        self._retired: list[Upstream] = []
+        self._retired: WeakSet[Upstream] = WeakSet()  # whoever still needs one holds it
+        self._front: Front | None = None
         self._runner: web.BaseRunner | None = None
         self._admin_runner: web.AppRunner | None = None
         self._site: web.BaseSite | None = None
-        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen."""
+        self.telemetry.configure(self.config)
+        self.telemetry.config_loaded_at = time.time()
         self.hub = Hub(self.config, self.telemetry)
         self._upstreams = self._reconciled(self.config)
         self.gateway = Gateway(self.hub, self.config, self._upstreams)
-        self.telemetry.config_loaded_at = time.time()
-        front = Front(self.gateway.handle, max_headers=self.config.limits.max_headers)
-        self._runner = web.ServerRunner(front, shutdown_timeout=LAST_WORDS)
+        self._front = Front(self.gateway.handle, max_headers=self.config.limits.max_headers)
+        self._runner = web.ServerRunner(self._front, shutdown_timeout=CUT_SECONDS)
         try:
             self._site = await _listen(self._runner, self.config.listen, _tls(self.config))
             if self.config.admin is not None:
                 self._admin_runner = web.AppRunner(
-                    admin_app(self), access_log=None, shutdown_timeout=LAST_WORDS
+                    admin_app(self), access_log=None, shutdown_timeout=CUT_SECONDS
                 )
                 await _listen(self._admin_runner, self.config.admin.listen, None)
         except BaseException:
             await self.stop()
             raise
-        if self._source is not None:
-            self._watch = self.hub.spawn(self._watch_file(), "watch the configuration")
+        if self._watched is not None:
+            self.hub.spawn(self._reload_on_change(self._watched), "watch the configuration")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the data plane listens, with the ports that were taken: host:port or unix:/path."""
+        return _addresses(self._runner)
+
+    @property
+    def admin_addresses(self) -> tuple[str, ...]:
+        """Where the admin listener listens, if there is one."""
+        return _addresses(self._admin_runner)
 
     @property
     def url(self) -> str:
         """Base URL of the data plane."""
-        scheme = "https" if self.config.tls is not None else "http"
+        scheme = "https" if self._began_with.tls is not None else "http"
         return _url(self._runner, scheme)
 
     @property
@@ -105,14 +124,18 @@ class Sidecar:
 
         A bad file changes nothing. What runs keeps what it began with.
         """
-        if self._source is None:
+        if self._source is None or self._watched is None:
             return False
-        self._seen = _identity(self._source)
+        self._watched.taken()
         try:
             config = load(self._source)
         except ConfigError as error:
             self.telemetry.reloads["refused"] += 1
-            self.telemetry.log.error("configuration refused; the old one stays in force", problems=str(error))
+            self.telemetry.log.error(
+                "configuration refused; the old one stays in force",
+                source=str(self._source),
+                problems=list(map(str, error.problems)),
+            )
             return False
         self._apply(config)
         self.telemetry.reloads["loaded"] += 1
@@ -121,9 +144,12 @@ class Sidecar:
         return True
 
     def _apply(self, config: Config) -> None:
-        for name in _needs_restart(self.config, config):
+        for name in _needs_restart(self._began_with, config):
             self.telemetry.log.warning("this setting takes effect at the next start", setting=name)
+        if config.log != self.config.log:
+            configure_logging(config.log)
         self.config = config
+        self.telemetry.configure(config)
         self._upstreams = self._reconciled(config)
         self.hub.configure(config)
         self.gateway.configure(config, self._upstreams)
@@ -138,24 +164,26 @@ class Sidecar:
         for name, upstream in self._upstreams.items():
             if name not in kept:
                 upstream.retire()
-                self._retired.append(upstream)
-        errors = self.telemetry.upstream_errors
+                self._retired.add(upstream)
+        report = self.telemetry.upstream_failed
         return {
-            name: kept.get(name) or Upstream(name, settings, errors)
+            name: kept.get(name) or Upstream(name, settings, report)
             for name, settings in config.upstreams.items()
         }
 
-    async def _watch_file(self) -> None:
-        """Reload when the file changes, also by the symlink swap of a Kubernetes ConfigMap."""
+    async def _reload_on_change(self, watch: Watch) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if _identity(self._source) != self._seen:
+            if watch.look():
                 self.reload()
 
     # The end
 
     async def drain(self) -> None:
-        """Take no new connections, give what runs ``drain`` seconds, then dismiss the readers."""
+        """Take no new connections, give what runs ``drain`` seconds, then dismiss the readers.
+
+        Cancelling it dismisses them at once.
+        """
         if self.hub.draining:
             return
         self.hub.draining = True
@@ -163,17 +191,27 @@ class Sidecar:
         self.telemetry.log.info("draining", seconds=self.config.drain, streams=len(self.hub.running))
         if self._site is not None:
             await self._site.stop()
-        await self._until_idle(self.config.drain)
-        for relay in list(self.hub.running):
-            for reader in list(relay.readers):
-                reader.dismiss(problem.jittered(COME_BACK_MS))
+        if self._front is not None:
+            self._front.leave()
+        try:
+            await self._until_idle(self.config.drain)
+        finally:
+            self._dismiss_readers()
         await self._until_idle(LAST_WORDS)
+
+    def _dismiss_readers(self) -> None:
+        """Close all streams' connections between two blocks, those of finished streams too."""
+        readers = [reader for relay in {*self.hub.running, *self.hub.store} for reader in relay.readers]
+        for reader in readers:
+            reader.dismiss(problem.jittered(COME_BACK_MS))
+        if readers:
+            self.telemetry.log.warning("drain is over; readers were closed", readers=len(readers))
 
     async def _until_idle(self, seconds: float) -> None:
         """Wait until nothing is being answered, or so long."""
-        until = self.hub.loop.time() + seconds
-        while self.gateway.in_flight and self.hub.loop.time() < until:
-            await asyncio.sleep(DRAIN_STEP)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.gateway.idle()
 
     async def stop(self) -> None:
         """Close everything that is open: the door, the streams, the upstreams, what is left of clients."""
@@ -197,18 +235,8 @@ def _needs_restart(old: Config, new: Config) -> Iterator[str]:
         yield "limits.max_headers"
 
 
-def _identity(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file, or the symlink that leads to it, changes."""
-    if path is None:
-        return None
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
 async def _listen(runner: web.BaseRunner, address: str, tls: ssl.SSLContext | None) -> web.BaseSite:
+    """Listen on an address. Raises OSError that names it."""
     await runner.setup()
     site: web.BaseSite
     if address.startswith("unix:"):
@@ -216,21 +244,47 @@ async def _listen(runner: web.BaseRunner, address: str, tls: ssl.SSLContext | No
     else:
         host, _, port = address.rpartition(":")
         site = web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=tls, backlog=BACKLOG)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen here: {_reason(error)}", address) from error
     return site
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:
+    """What TLS is served with. Raises OSError that names the files."""
     if config.tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(config.tls.cert, config.tls.key)
+    try:
+        context.load_cert_chain(config.tls.cert, config.tls.key)
+    except OSError as error:
+        files = f"{config.tls.cert}, {config.tls.key}"
+        raise OSError(error.errno, f"cannot serve TLS with these: {_reason(error)}", files) from error
     return context
 
 
+def _reason(error: OSError) -> str:
+    """What went wrong, without the address that asyncio puts in front of it."""
+    if error.errno is None or isinstance(error, ssl.SSLError | socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
+def _addresses(runner: web.BaseRunner | None) -> tuple[str, ...]:
+    return tuple(map(_shown, runner.addresses)) if runner is not None else ()
+
+
+def _shown(address: Any) -> str:
+    """A socket's name as a configuration writes it."""
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _url(runner: web.BaseRunner | None, scheme: str) -> str:
-    addresses = runner.addresses if runner is not None else []
-    if not addresses or isinstance(addresses[0], str):
+    address = next(iter(_addresses(runner)), "unix:")
+    if address.startswith("unix:"):
         raise RuntimeError("not listening on a TCP port")
-    host, port = addresses[0][:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{address}"

@@ -16,8 +16,14 @@ import brotli
 #: Most bytes that one step of decoding yields. The reader may pause between two steps.
 PIECE_BYTES = 256 * 1024
 
+#: Most codings that one body may have: each costs memory and multiplies what a small body decodes to.
+MAX_CODINGS = 4
+
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW_DEFLATE = -zlib.MAX_WBITS
+
+#: gzip's magic number, and zlib's whole header.
+HEAD_BYTES = 2
 
 
 class Decoder(Protocol):
@@ -40,26 +46,42 @@ class Zlib:
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._head = b""  # the first byte, where it came alone
         self._begun = False
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what ``data`` decodes to."""
-        while data:
+        if not self._begun:
+            data = self._begin(self._head + data)
+        more = bool(data)
+        while more:
             try:
                 piece = self._stream.decompress(data, PIECE_BYTES)
             except zlib.error as error:
-                if self._begun:
-                    raise ValueError(f"not gzip or deflate: {error}") from error
-                # RFC 9110 §8.4.1.2: some servers send "deflate" without the zlib wrapper.
-                self._stream, self._begun = zlib.decompressobj(_RAW_DEFLATE), True
-                continue
-            self._begun = True
+                raise ValueError(f"not gzip or deflate: {error}") from error
             data = self._stream.unconsumed_tail
             if self._stream.eof:
                 data = self._stream.unused_data
                 self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
             if piece:
                 yield piece
+            # All input may be taken while a full piece's worth of output still waits inside.
+            more = bool(data) or len(piece) == PIECE_BYTES
+
+    def _begin(self, data: bytes) -> bytes:
+        """Look at the first two bytes, which tell the form; return what can be decoded now.
+
+        RFC 9110 §8.4.1.2: some servers send "deflate" without the zlib wrapper.
+        """
+        if len(data) < HEAD_BYTES:
+            self._head = data
+            return b""
+        self._begun = True
+        try:
+            zlib.decompressobj(_GZIP_OR_ZLIB).decompress(data[:HEAD_BYTES])
+        except zlib.error:
+            self._stream = zlib.decompressobj(_RAW_DEFLATE)
+        return data
 
 
 class Brotli:
@@ -72,13 +94,9 @@ class Brotli:
         """Yield what ``data`` decodes to."""
         try:
             piece = self._stream.process(data, output_buffer_limit=PIECE_BYTES)
-            while piece:
+            while piece:  # can_accept_more_data() says yes while output still waits: only asking tells
                 yield piece
-                piece = (
-                    b""
-                    if self._stream.can_accept_more_data()
-                    else self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
-                )
+                piece = self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
         except brotli.error as error:
             raise ValueError(f"not br: {error}") from error
 
@@ -111,10 +129,10 @@ DECODERS: dict[str, type[Zlib] | type[Brotli] | type[Identity]] = {
 
 
 def decoder(content_encoding: str) -> Decoder | None:
-    """Return a decoder for a Content-Encoding value, or None where one of its codings is unknown."""
+    """Return a decoder for a Content-Encoding value, or None where we cannot undo it."""
     names = [name.strip().lower() for name in content_encoding.split(",") if name.strip()]
     if not names:
         return Identity()
-    if any(name not in DECODERS for name in names):
+    if len(names) > MAX_CODINGS or any(name not in DECODERS for name in names):
         return None
     return Stacked([DECODERS[name]() for name in reversed(names)]) if len(names) > 1 else DECODERS[names[0]]()

@@ -40,10 +40,12 @@ def preflight(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
 
 def allow(request: web.BaseRequest, headers: CIMultiDict[str], origins: Iterable[str]) -> None:
     """Let a page of one of ``origins`` read the answer, with its cookies; make our fields readable."""
+    known = frozenset(origins)
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and origin in origins:
+    if origin is not None and origin in known:
         headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+    if known:  # also where this answer allows nobody, or a cache would give it to those it allows
         headers.add(hdrs.VARY, "Origin")
     if hdrs.ACCESS_CONTROL_ALLOW_ORIGIN in headers:
         _expose(headers)

@@ -73,19 +73,25 @@ class Exchange:
         )
 
     def _target(self) -> str:
-        """The path and query as the client wrote them, the route's prefix taken off."""
+        """The path and query as the client wrote them, the route's prefix taken off.
+
+        The prefix goes by its number of segments: the route has matched the decoded path, and the
+        client may have encoded a letter of it.
+        """
         url = self.request.rel_url
-        path = url.raw_path.removeprefix(self.route.strip_prefix) or "/"
+        depth = self.route.strip_prefix.count("/") + 1
+        path = "/" + "".join(url.raw_path.split("/", depth)[depth:])
         query = url.raw_query_string
         has_query = query or self.request.raw_path.endswith("?")
         return f"{path}?{query}" if has_query else path
 
     def _headers(self) -> CIMultiDict[str]:
         request, settings = self.request, self.upstream.settings
-        drop = {"host", "expect", *headers.FORWARDING}
+        names = {name.lower() for name in request.headers}
+        drop = {"host", "expect", *filter(self._not_believed, names)}
         if self.credentials:
             drop |= headers.CREDENTIALS | headers.PAGE
-            drop |= {name.lower() for name in request.headers if name.lower().startswith("sec-fetch-")}
+            drop |= {name for name in names if name.startswith("sec-fetch-")}
         mine = last_event_id(request)
         if mine is not None and cursor.parse(mine) is not None and self.route.ids != "upstream":
             drop.add(LAST_EVENT_ID.lower())  # an id of ours means nothing to the upstream
@@ -100,10 +106,14 @@ class Exchange:
             fields[name] = value
         return fields
 
+    def _not_believed(self, name: str) -> bool:
+        """Whether a field says where the request came from, and only a trusted peer may say so."""
+        return headers.is_forwarding(name) and (self.credentials or not self.origin.trusted)
+
     def tell_interim(self, message: RawResponseMessage) -> None:
         """Hand an interim response (103 Early Hints, say) on to a client that can understand it."""
         transport = self.request.transport
-        if transport is not None and self.request.version >= (1, 1):
+        if transport is not None and not transport.is_closing() and self.request.version >= (1, 1):
             drop = headers.NOT_RETURNED if self.credentials else ()
             transport.write(as_interim(message, headers.end_to_end(message.headers, drop)))
 

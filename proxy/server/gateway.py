@@ -7,7 +7,9 @@ the answer is a stream (``opening``, ``sse``) or is not (``plain``).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -17,7 +19,7 @@ from proxy.config import Config
 from proxy.errors import HeadersTooLarge, SidecarError
 from proxy.server import cors, guard, problem, resume
 from proxy.server.exchange import Exchange, dialect_of, own_cursor
-from proxy.server.headers import LAST_EVENT_ID, Peers, origin_of
+from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.idempotency import Attempts, Key, key_of
 from proxy.server.opening import Begun, Opener
@@ -25,15 +27,53 @@ from proxy.server.plain import pass_on
 from proxy.server.relay import Relay
 from proxy.server.resume import Restart
 from proxy.server.routing import COMMON_METHODS, RouteTable
-from proxy.server.sse import EVENT_STREAM, serve_stream
-from proxy.server.streams import PREFIX, StreamsHandler
+from proxy.server.sse import EVENT_STREAM, StreamAnswer, serve_stream
+from proxy.server.streams import PREFIX, StreamsHandler, shown_path
 from proxy.server.upload import Upload
 from proxy.server.upstream import Call, Upstream
-from proxy.server.wire import ANSWERED
-
+from proxy.server.wire import ANSWERED, Answer
+from proxy.telemetry import Visited
 
 #: The status noted for a client that left before it was answered; nginx's word for it.
 CLIENT_LEFT = 499
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request and what came of it.
+
+    ``started`` is the loop's time of its arrival, ``response`` what was returned to it, which may be
+    nothing although an answer has begun: then its client has left.
+    """
+
+    request: web.BaseRequest
+    origin: Origin
+    started: float
+    route: str = "-"
+    response: web.StreamResponse | None = None
+    failed: bool = False
+
+    @property
+    def answer(self) -> web.StreamResponse | None:
+        """The answer, whole or begun."""
+        return self.response if self.response is not None else self.request.get(ANSWERED)
+
+    @property
+    def status(self) -> int:
+        """The status that the client saw, or would have seen."""
+        if self.answer is not None:
+            return self.answer.status
+        return 500 if self.failed else CLIENT_LEFT
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the answer's body."""
+        answer = self.answer
+        if isinstance(answer, Answer):
+            return answer.sent
+        if answer is None or self.request.method == hdrs.METH_HEAD:
+            return 0
+        return answer.content_length or 0
 
 
 class Gateway:
@@ -48,6 +88,8 @@ class Gateway:
         self._opener = Opener(hub)
         self._attempts = Attempts(hub)
         self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.configure(config, upstreams)
 
     def configure(self, config: Config, upstreams: dict[str, Upstream]) -> None:
@@ -59,38 +101,64 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
+        visit = Visit(request, origin_of(request, self._peers), self._hub.loop.time())
         self.in_flight += 1
+        self._idle.clear()
         try:
-            return await self._answer(request)
-        finally:
+            return await self._answer(visit)
+        except Exception:
+            visit.failed = True
+            raise
+        finally:  # also when the client left, in the middle of its answer or before it
             self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+            self._tell(visit)
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        await self._idle.wait()
+
+    async def _answer(self, visit: Visit) -> web.StreamResponse:
+        request = visit.request
         exchange: Exchange | None = None
-        name, status = "-", CLIENT_LEFT
         try:
             guard.check_message(request)
             self._check_size(request)
             guard.check_path(request.rel_url.raw_path)
             if request.rel_url.raw_path.startswith(PREFIX):
-                name = "_streams"
+                visit.route = "_streams"
                 response = await self._streams.handle(request, self._peers)
             else:
-                exchange = self._exchange(request)
-                name = exchange.route.name
+                exchange = self._exchange(visit)
+                visit.route = exchange.route.name
                 response = await self._at_route(exchange)
-            status = response.status
         except SidecarError as error:
-            response = self._refusal(error, request, exchange, name)
-            status = response.status
-        except Exception:
-            status = 500
-            raise
-        finally:  # also when the client left, in the middle of its answer or before it
-            self._hub.telemetry.count_request(name, request.method, request.get(ANSWERED, status))
+            response = self._refusal(error, request, exchange, visit.route)
         if self._hub.draining:
             response.force_close()
+        visit.response = response
         return response
+
+    def _tell(self, visit: Visit) -> None:
+        """Count a request that is over and, where the log is to have it, write its line.
+
+        A stream has a line of its own, which tells of its readers.
+        """
+        telemetry, request = self._hub.telemetry, visit.request
+        telemetry.count_request(visit.route, request.method, visit.status)
+        if telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer):
+            telemetry.request_ended(
+                Visited(
+                    route=visit.route,
+                    method=request.method,
+                    path=shown_path(request.rel_url.raw_path),
+                    client=visit.origin.address,
+                    status=visit.status,
+                    bytes=visit.sent,
+                    duration=self._hub.loop.time() - visit.started,
+                )
+            )
 
     def _refusal(
         self, error: SidecarError, request: web.BaseRequest, exchange: Exchange | None, name: str
@@ -109,27 +177,28 @@ class Gateway:
                 f"the headers are {size} bytes; limits.max_headers is {self._config.limits.max_headers}"
             )
 
-    def _exchange(self, request: web.BaseRequest) -> Exchange:
-        """Find the route and check the caller. Raises RequestError."""
+    def _exchange(self, visit: Visit) -> Exchange:
+        """Find the route. Raises NoRoute or MethodNotAllowed."""
+        request = visit.request
         preflight = cors.is_preflight(request)
         method = request.headers[hdrs.ACCESS_CONTROL_REQUEST_METHOD] if preflight else request.method
         route = self._table.find(method, request.rel_url.path_safe)
         upstream = self._upstreams[route.upstream]
-        exchange = Exchange(
+        return Exchange(
             request=request,
             config=self._config,
             route=route,
             upstream=upstream,
             dialect=dialect_of(route, request.rel_url.raw_path),
-            origin=origin_of(request, self._peers),
+            origin=visit.origin,
             upload=Upload(request, route.max_body),
-            started=self._hub.loop.time(),
+            started=visit.started,
         )
-        guard.check_caller(request, self._config, route, credentials=exchange.credentials)
-        return exchange
 
     async def _at_route(self, exchange: Exchange) -> web.StreamResponse:
         request, route = exchange.request, exchange.route
+        guard.check_caller(request, self._config, route, credentials=exchange.credentials)
+        exchange.upload.check_head()
         origins = guard.allowed_origins(self._config, route)
         if cors.is_preflight(request) and request.headers[hdrs.ORIGIN] in origins:
             answer = cors.preflight(request, route.methods or COMMON_METHODS)
@@ -145,8 +214,13 @@ class Gateway:
         call = exchange.call()
         if restart is not None and restart.last_id is not None:
             call.headers[LAST_EVENT_ID] = restart.last_id.decode("utf-8", "surrogateescape")
-        early = route.open_after if await self._may_open_early(exchange) else None
-        key = key_of(request, route.name)
+        key = key_of(request, route)
+        refusal = self._hub.refusal(exchange.origin.address) if key not in self._attempts else None
+        early: float | None = None
+        if (refusal is not None or route.open_after is not None) and await self._wants_stream(exchange):
+            if refusal is not None:  # before the upstream is asked: it would be paid for nothing
+                raise refusal
+            early = route.open_after
         if key is not None:
             return await self._keyed(exchange, call, early, key)
         begun = await self._open(exchange, call, early)
@@ -179,15 +253,13 @@ class Gateway:
             self._hub, relay, exchange.request, caller=caller, extra=extra, prelude=prelude
         )
 
-    # The client is answered before the upstream has answered
-
-    async def _may_open_early(self, exchange: Exchange) -> bool:
-        """Whether the client surely wants a stream; a JSON answer could not be given afterwards.
+    async def _wants_stream(self, exchange: Exchange) -> bool:
+        """Whether the client surely wants a stream, so that no other answer need be waited for.
 
         A body is read into memory for this, if its length says that it fits.
         """
         request, limit = exchange.request, self._config.limits.buffered_body
-        if exchange.route.open_after is None or request.method == hdrs.METH_HEAD:
+        if request.method == hdrs.METH_HEAD:
             return False
         if exchange.upload.exists and (request.content_length is None or request.content_length > limit):
             return False
@@ -205,15 +277,28 @@ class Gateway:
         """
         await exchange.upload.whole(self._config.limits.buffered_body)
         fingerprint, linger = exchange.upload.fingerprint, exchange.route.linger
-        while (attempt := self._attempts.get(key, fingerprint)) is not None:
-            try:
-                begun = await self._attempts.wait(attempt, linger)
-            except SidecarError:
-                continue
-            if begun.relay is not None:
-                return await self._read(exchange, begun.relay, CIMultiDict({"Idempotency-Replayed": "true"}))
-        attempt = self._attempts.begin(key, fingerprint, self._open(exchange, call, early))
-        begun = await self._attempts.wait(attempt, linger)
-        if begun.relay is not None:
-            return await self._read(exchange, begun.relay, begun.cookies)
-        return await self._answer_with(exchange, begun)
+        while True:
+            attempt = self._attempts.get(key, fingerprint)
+            first = attempt is None
+            if attempt is None:
+                attempt = self._attempts.begin(key, fingerprint, self._open(exchange, call, early))
+            with self._attempts.shared(attempt, linger):
+                try:
+                    begun = await asyncio.shield(attempt.begun)
+                except SidecarError:
+                    if first:
+                        raise
+                    continue
+                if begun.relay is not None:
+                    return await self._share(exchange, begun.relay, begun.cookies if first else None)
+                if begun.response is not None and attempt.claim():
+                    return await pass_on(exchange, begun.response)
+
+    async def _share(
+        self, exchange: Exchange, relay: Relay, cookies: CIMultiDict[str] | None
+    ) -> web.StreamResponse:
+        """Answer one of the requests under a key with the key's stream; ``cookies`` go to the first."""
+        if cookies is not None:
+            return await self._read(exchange, relay, cookies)
+        resume.check_cursor(relay, 0)
+        return await self._read(exchange, relay, CIMultiDict({"Idempotency-Replayed": "true"}))

@@ -31,9 +31,9 @@ HOP_BY_HOP = frozenset(
 #: upstream relies, and keep the rest.
 NOT_NOMINABLE = frozenset({"content-length", "host"})
 
-FORWARDING = frozenset(
-    {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"}
-)
+#: What a proxy in front says of the client. All names that begin with X-Forwarded- belong to it.
+FORWARDING = frozenset({"forwarded", "x-real-ip"})
+FORWARDING_PREFIX = "x-forwarded-"
 
 #: What tells the caller's identity or page. An upstream that gets our credential must not get these.
 CREDENTIALS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key"})
@@ -46,9 +46,17 @@ LAST_EVENT_ID = "Last-Event-ID"
 
 
 def end_to_end(headers: Mapping[str, str], drop: Iterable[str] = ()) -> CIMultiDict[str]:
-    """Return the fields that go on to the next hop, repeated ones repeated, in their order."""
+    """Return the fields that go on to the next hop, repeated ones repeated, in their order.
+
+    A field has one spelling: of ``X-A`` and ``x-a`` aiohttp's client would send the last one only.
+    """
     gone = HOP_BY_HOP | nominated(headers) | frozenset(drop)
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in gone)
+    spelled: dict[str, str] = {}
+    return CIMultiDict(
+        (spelled.setdefault(lower, name), value)
+        for lower, name, value in ((name.lower(), name, value) for name, value in headers.items())
+        if lower not in gone
+    )
 
 
 def nominated(headers: Mapping[str, str]) -> frozenset[str]:
@@ -56,6 +64,11 @@ def nominated(headers: Mapping[str, str]) -> frozenset[str]:
     values = headers.getall(hdrs.CONNECTION, ()) if hasattr(headers, "getall") else ()
     names = (name.strip().lower() for value in values for name in value.split(","))
     return frozenset(name for name in names if name and name not in NOT_NOMINABLE)
+
+
+def is_forwarding(name: str) -> bool:
+    """Whether a field (in lower case) says where a request came from."""
+    return name in FORWARDING or name.startswith(FORWARDING_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +137,9 @@ def forwarding(origin: Origin, request: web.BaseRequest) -> dict[str, str]:
 
     A trusted peer's ``Forwarded`` (RFC 7239) is continued; nobody else's is believed.
     """
-    fields = {
-        "X-Forwarded-For": origin.chain,
-        "X-Forwarded-Proto": origin.scheme,
-        "X-Forwarded-Host": origin.host,
-    }
+    fields = {"X-Forwarded-For": origin.chain, "X-Forwarded-Proto": origin.scheme}
+    if origin.host:
+        fields["X-Forwarded-Host"] = origin.host
     said = request.headers.getall("Forwarded", ())
     if origin.trusted and said:
         peer = origin.chain.rpartition(", ")[2]

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from proxy.config import Config
-from proxy.errors import CapacityError, TooManyReaders
+from proxy.errors import CapacityError, SidecarError, TooManyReaders
 from proxy.server.wheel import Wheel
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import StoreFigures, Telemetry
@@ -58,27 +58,45 @@ class Hub:
         task.add_done_callback(self._task_done)
         return task
 
+    def refusal(self, caller: str) -> SidecarError | None:
+        """Return what a new stream of this caller would be refused with now, or None."""
+        return self._stream_refusal() or self._reader_refusal(caller)
+
     def admit_stream(self) -> None:
         """Raise CapacityError where one more stream would be too many."""
-        limit = self.config.limits.streams
-        if len(self.running) >= limit:
-            raise CapacityError(f"{limit} streams are running, which is the limit (limits.streams)")
+        refusal = self._stream_refusal()
+        if refusal is not None:
+            raise refusal
 
     def admit_reader(self, relay: Relay, caller: str) -> None:
         """Count a reader in. Raises TooManyReaders or CapacityError where it does not fit."""
-        limits = self.config.limits
-        if limits.readers_per_caller is not None and self._readers[caller] >= limits.readers_per_caller:
+        limit = self.config.limits.readers_per_stream
+        if len(relay.readers) >= limit:
             raise TooManyReaders(
-                f"this caller has {self._readers[caller]} readers, which is the limit (limits.readers_per_caller)"
+                f"the stream has {limit} readers, which is the limit (limits.readers_per_stream)"
             )
-        if len(relay.readers) >= limits.readers_per_stream:
-            raise TooManyReaders(
-                f"the stream has {len(relay.readers)} readers, which is the limit (limits.readers_per_stream)"
-            )
-        if self.readers >= limits.readers:
-            raise CapacityError(f"{self.readers} readers are connected, which is the limit (limits.readers)")
+        refusal = self._reader_refusal(caller)
+        if refusal is not None:
+            raise refusal
         self.readers += 1
         self._readers[caller] += 1
+
+    def _stream_refusal(self) -> SidecarError | None:
+        limit = self.config.limits.streams
+        if len(self.running) < limit:
+            return None
+        return CapacityError(f"{limit} streams are running, which is the limit (limits.streams)")
+
+    def _reader_refusal(self, caller: str) -> SidecarError | None:
+        limits = self.config.limits
+        own, limit = self._readers[caller], limits.readers_per_caller
+        if limit is not None and own >= limit:
+            return TooManyReaders(
+                f"this caller has {own} readers, which is the limit (limits.readers_per_caller)"
+            )
+        if self.readers >= limits.readers:
+            return CapacityError(f"{self.readers} readers are connected, which is the limit (limits.readers)")
+        return None
 
     def dismiss_reader(self, caller: str) -> None:
         """Count a reader out."""

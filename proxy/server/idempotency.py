@@ -8,14 +8,17 @@ The key is bound to the caller's credentials, so nobody can reach another caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import hdrs, web
 
+from proxy.config import Route
 from proxy.errors import BadRequest, BodyDiffers, SidecarError
+from proxy.server.exchange import owner
 from proxy.server.headers import CREDENTIALS
 from proxy.server.hub import Hub
 from proxy.server.opening import Begun
@@ -31,17 +34,36 @@ Key = tuple[str, bytes, str]  # route, digest of the caller's credentials, key
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """The first request under a key. ``begun`` resolves to what it led to, or to its failure."""
+    """The first request under a key. ``begun`` resolves to what it led to, or to its failure.
 
+    ``sharers`` counts the requests that wait for it, or are being answered by what it led to.
+    """
+
+    key: Key
     fingerprint: bytes | None
     begun: asyncio.Future[Begun]
     task: asyncio.Task[None] | None = None
-    waiting: int = 0
+    sharers: int = 0
     alarm: Alarm | None = None
+    claimed: bool = False
+
+    def claim(self) -> bool:
+        """Whether the caller may pass on an answer that is no stream: only one can."""
+        first, self.claimed = not self.claimed, True
+        return first
+
+    @property
+    def outcome(self) -> Begun | None:
+        """What it led to; None while nobody knows, and where it failed."""
+        begun = self.begun
+        failed = not begun.done() or begun.cancelled() or begun.exception() is not None
+        return None if failed else begun.result()
 
 
-def key_of(request: web.BaseRequest, route: str) -> Key | None:
+def key_of(request: web.BaseRequest, route: Route) -> Key | None:
     """Return the key of a request, or None where it has none, or no credential to bind it to.
+
+    Where the route binds streams to a principal, so are their keys: several may share one credential.
 
     Raises BadRequest where the field is repeated or too long.
     """
@@ -50,13 +72,13 @@ def key_of(request: web.BaseRequest, route: str) -> Key | None:
         return None
     if len(values) > 1 or not 0 < len(values[0]) <= MAX_KEY_LENGTH:
         raise BadRequest(f"expected one Idempotency-Key of 1 to {MAX_KEY_LENGTH} characters")
-    caller = hashlib.blake2b(digest_size=16)
+    caller = hashlib.blake2b(owner(request, route.principal) or b"", digest_size=16)
     bound = False
     for name, value in sorted((name.lower(), value) for name, value in request.headers.items()):
         if name in CREDENTIALS:
             bound = True
             caller.update(f"{name}\0{value}\0".encode("utf-8", "surrogateescape"))
-    return (route, caller.digest(), values[0]) if bound else None
+    return (route.name, caller.digest(), values[0]) if bound else None
 
 
 class Attempts:
@@ -65,6 +87,9 @@ class Attempts:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._attempts: dict[Key, Attempt] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._attempts
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -78,55 +103,75 @@ class Attempts:
 
     def begin(self, key: Key, fingerprint: bytes | None, opening: Coroutine[Any, Any, Begun]) -> Attempt:
         """Run ``opening`` as the first attempt under ``key``, in a task that outlives its client."""
-        attempt = Attempt(fingerprint, self._hub.loop.create_future())
+        attempt = Attempt(key, fingerprint, self._hub.loop.create_future())
         self._attempts[key] = attempt
-        attempt.task = self._hub.spawn(self._run(key, attempt, opening), f"attempt on {key[0]}")
+        attempt.task = self._hub.spawn(self._run(attempt, opening), f"attempt on {key[0]}")
         return attempt
 
-    async def wait(self, attempt: Attempt, linger: float) -> Begun:
-        """Wait for what the attempt leads to; when nobody waits any more, it goes on for ``linger``."""
-        attempt.waiting += 1
+    @contextlib.contextmanager
+    def shared(self, attempt: Attempt, linger: float) -> Iterator[None]:
+        """Hold on to an attempt for as long as a request waits for it, or is answered by it.
+
+        When the last one leaves, the attempt goes on for ``linger``, and so does the stream that it led
+        to, if nobody has come to read it.
+        """
+        attempt.sharers += 1
         try:
-            return await asyncio.shield(attempt.begun)
+            yield
         finally:
-            attempt.waiting -= 1
-            if not attempt.waiting and not attempt.begun.done():
+            attempt.sharers -= 1
+            if not attempt.sharers:
                 self._abandon(attempt, linger)
 
-    async def _run(self, key: Key, attempt: Attempt, opening: Coroutine[Any, Any, Begun]) -> None:
+    async def _run(self, attempt: Attempt, opening: Coroutine[Any, Any, Begun]) -> None:
         try:
-            begun = await opening
-        except BaseException as error:
-            self._release(key, attempt)
-            if isinstance(error, SidecarError):
-                attempt.begun.set_exception(error)
-                attempt.begun.exception()  # perhaps nobody is left to hear it
-                return
-            attempt.begun.cancel()
-            raise
+            attempt.begun.set_result(await opening)
+        except Exception as error:
+            attempt.begun.set_exception(error)
+            attempt.begun.exception()  # perhaps nobody is left to hear it
+            if not isinstance(error, SidecarError):
+                raise
         finally:
+            attempt.begun.cancel()  # where neither a result nor an error came: the task was cancelled
             if attempt.alarm is not None:
                 self._hub.wheel.drop(attempt.alarm)
-        if begun.relay is None:
-            self._release(key, attempt)
-            if begun.response is not None and not attempt.waiting:
-                begun.response.close()
-        else:
-            begun.relay.on_forgotten.append(lambda: self._release(key, attempt))
-            if not attempt.waiting:
-                begun.relay.abandon()
-        attempt.begun.set_result(begun)
+            self._settle(attempt)
 
-    def _release(self, key: Key, attempt: Attempt) -> None:
-        if self._attempts.get(key) is attempt:
-            del self._attempts[key]
+    def _settle(self, attempt: Attempt) -> None:
+        """Release the key, now or, where a stream began, when that is forgotten."""
+        outcome = attempt.outcome
+        if outcome is None or outcome.relay is None:
+            self._release(attempt)
+        else:
+            outcome.relay.on_forgotten.append(lambda: self._release(attempt))
+        if not attempt.sharers:
+            _leave(outcome)
+
+    def _release(self, attempt: Attempt) -> None:
+        if self._attempts.get(attempt.key) is attempt:
+            del self._attempts[attempt.key]
 
     def _abandon(self, attempt: Attempt, linger: float) -> None:
+        if attempt.begun.done():
+            _leave(attempt.outcome)
+            return
+
         def give_up(now: float) -> None:
-            if not attempt.waiting and attempt.task is not None:
+            if not attempt.sharers and attempt.task is not None:
+                self._release(attempt)  # at once: who comes while the task ends must not wait for it
                 attempt.task.cancel()
 
         if attempt.alarm is not None:
             self._hub.wheel.drop(attempt.alarm)
         attempt.alarm = Alarm(give_up)
         self._hub.wheel.set(attempt.alarm, self._hub.loop.time() + linger)
+
+
+def _leave(outcome: Begun | None) -> None:
+    """Let a stream linger that nobody reads, and close an answer that nobody passes on."""
+    if outcome is None:
+        return
+    if outcome.relay is not None:
+        outcome.relay.abandon()
+    elif outcome.response is not None:
+        outcome.response.close()

@@ -71,7 +71,7 @@ class Opener:
                 return self._begun(exchange, call, opening.result())
             relay = self._new_relay(exchange, CIMultiDict())
         except BaseException:
-            opening.cancel()
+            _cancel(opening)
             raise
         relay.on_end.append(lambda: _cancel(opening))
         self._hub.spawn(self._finish(exchange, relay, call, opening), f"opening {short(relay.id)}")
@@ -87,7 +87,7 @@ class Opener:
             response.close()
             raise
         self._feed(exchange, relay, call, response, coding)
-        return Begun(relay, response, _cookies(exchange, response))
+        return Begun(relay, cookies=_cookies(exchange, response))
 
     async def _finish(
         self, exchange: Exchange, relay: Relay, call: Call, opening: asyncio.Task[Response]
@@ -115,7 +115,7 @@ class Opener:
     def _feed(
         self, exchange: Exchange, relay: Relay, call: Call, response: Response, coding: Decoder
     ) -> None:
-        if exchange.route.reconnect and relay.feed:
+        if exchange.route.reconnect and relay.feed and call.body is None:  # a body cannot be sent twice
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
         if relay.fingerprint is None:
             relay.fingerprint = exchange.upload.fingerprint
@@ -136,8 +136,8 @@ def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str]:
     return cookies
 
 
-async def _quoted(response: Response) -> tuple[str, int]:
-    """Tell of an answer that is no stream, with the beginning of what it said, and its status."""
+async def _quoted(response: Response) -> tuple[str, int, str]:
+    """Tell of an answer that is no stream: what it is, its status, and the beginning of what it says."""
     answer = response.answer
     try:
         said = (await answer.content.read(QUOTED_BYTES)).decode("utf-8", "replace").strip()
@@ -145,10 +145,11 @@ async def _quoted(response: Response) -> tuple[str, int]:
         said = f"({error})"
     finally:
         response.close()
-    told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {EVENT_STREAM}: {said}"
-    return told, answer.status if answer.status >= 400 else 502
+    told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {EVENT_STREAM}"
+    return told, answer.status if answer.status >= 400 else 502, f": {said}"
 
 
 def _cancel(opening: asyncio.Task[Response]) -> None:
-    """Close the request of a stream that ended before its upstream answered."""
-    opening.cancel()
+    """Close the request of a stream that ended, even if its upstream has answered at this moment."""
+    if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

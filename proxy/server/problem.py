@@ -6,7 +6,6 @@ it would have raised without the sidecar.
 
 from __future__ import annotations
 
-import json
 import random
 
 from aiohttp import hdrs, web
@@ -14,7 +13,7 @@ from aiohttp import hdrs, web
 from proxy.dialects import Dialect
 from proxy.errors import SidecarError, UpstreamError
 from proxy.server.headers import LAST_EVENT_ID
-from proxy.server.wire import SERVER
+from proxy.server.wire import SERVER, json_body
 
 #: Statuses that pass: the same request may well succeed a little later.
 PASSING = frozenset({429, 502, 503, 504})
@@ -35,7 +34,9 @@ def answer(
         response = web.Response(status=error.status, body=body, content_type="application/json")
     else:
         response = web.Response(
-            status=error.status, body=_document(error, route), content_type="application/problem+json"
+            status=error.status,
+            body=json_body(error.document(route)),
+            content_type="application/problem+json",
         )
     response.headers.update(error.headers)
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
@@ -55,17 +56,6 @@ def is_event_source(request: web.BaseRequest) -> bool:
         and "text/event-stream" in request.headers.get(hdrs.ACCEPT, "")
         and (LAST_EVENT_ID in request.headers or "Sec-Fetch-Mode" in request.headers)
     )
-
-
-def _document(error: SidecarError, route: str | None) -> bytes:
-    document = {
-        "type": f"urn:sse-sidecar:problem:{error.kind}",
-        "title": error.title,
-        "status": error.status,
-        "detail": str(error),
-        "route": route,
-    }
-    return json.dumps(document).encode()
 
 
 def _come_again(error: SidecarError) -> web.Response:

@@ -8,6 +8,7 @@ last id it saw, and stops at 204. A server that fails is asked less and less oft
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from dataclasses import replace
 
@@ -28,6 +29,9 @@ FIRST_WAIT = 0.25
 #: Waiting doubles with every failed attempt, up to this many seconds.
 LONGEST_WAIT = 30.0
 
+#: Up to this part of a wait is added to it, so that many feeds of one app do not come back at once.
+JITTER = 0.4
+
 #: "HTTP 204 No Content … the user agent should be told to stop reconnecting" (WHATWG HTML §9.2.3).
 STOP = 204
 
@@ -41,19 +45,35 @@ class Reconnector:
         self._upstream = upstream
         self._call = call
         self._task: asyncio.Task[None] | None = None
+        self._events = 0  # so many had come when the upstream was last reached
+        self._reached = -math.inf
+        self._give_up = 0.0
+        self._attempts = 0  # since the upstream was last known to be well
         relay.on_end.append(self._stop)
 
     def reopen(self) -> None:
-        """Begin to ask again. Called when the upstream's response is over."""
-        self._task = self._hub.spawn(self._ask_again(), f"reconnect of {short(self._relay.id)}")
+        """Begin to ask again. Called when the upstream's response is over.
+
+        A response that ends soon and without an event is a failed attempt; but where the upstream has
+        said how often it wants to be asked, it is one that is polled, and only gives up its turn.
+        """
+        relay, now = self._relay, self._hub.loop.time()
+        well = relay.log.last > self._events or now > self._reached + LONGEST_WAIT
+        if well:
+            self._give_up = now + relay.route.reconnect_for
+        elif now >= self._give_up:
+            self._fail("the upstream answers and sends no event", 502)
+            return
+        if well or relay.numbering.retry is not None:
+            self._attempts = 0
+        self._task = self._hub.spawn(self._ask_again(), f"reconnect of {short(relay.id)}")
 
     async def _ask_again(self) -> None:
+        """Ask until the relay is fed, or has ended."""
         relay = self._relay
-        wait = FIRST_WAIT if relay.numbering.retry is None else relay.numbering.retry / 1000
-        give_up = self._hub.loop.time() + relay.route.reconnect_for
         outcomes = self._hub.telemetry.route(relay.route.name).reconnects
         while True:
-            await asyncio.sleep(wait * random.uniform(0.8, 1.2))
+            await asyncio.sleep(self._next_wait())
             try:
                 response = await self._upstream.open(self._with_last_id())
             except UpstreamError as error:
@@ -66,21 +86,34 @@ class Reconnector:
                 status = response.answer.status
                 failure = f"the upstream answered {status} {response.answer.content_type} to a reconnect"
                 outcomes[f"status_{status}"] += 1
-                if relay.finished or status < 500 and status != 429:
+                if status < 500 and status != 429:
                     relay.failed(failure, max(status, 400))
                     return
-            if self._hub.loop.time() >= give_up:
-                relay.failed(
-                    f"{failure}; given up after {relay.route.reconnect_for:g}s (reconnect_for)", status
-                )
+            if self._hub.loop.time() >= self._give_up:
+                self._fail(failure, status)
                 return
-            wait = min(max(wait, FIRST_WAIT) * 2, LONGEST_WAIT)
+
+    def _fail(self, failure: str, status: int) -> None:
+        patience = f"{self._relay.route.reconnect_for:g}s (reconnect_for)"
+        self._relay.failed(f"{failure}; given up after {patience}", status)
+
+    def _next_wait(self) -> float:
+        """How long to wait before the next attempt, in seconds: first what the upstream's ``retry`` says,
+        then longer every time. Jittered, but never shorter than that.
+        """
+        named = self._relay.numbering.retry
+        wait = FIRST_WAIT if named is None else named / 1000
+        if self._attempts:
+            wait = max(wait, min(max(wait, FIRST_WAIT) * 2**self._attempts, LONGEST_WAIT))
+        self._attempts += 1
+        return wait * random.uniform(1.0, 1.0 + JITTER)
 
     def _took(self, response: Response) -> bool:
         """Feed the relay from a new response, if it is one to be fed from."""
         answer, relay = response.answer, self._relay
         coding = decoder(answer.headers.get("Content-Encoding", ""))
         if answer.status == 200 and answer.content_type == EVENT_STREAM and coding is not None:
+            self._events, self._reached = relay.log.last, self._hub.loop.time()
             relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
             return True
         response.close()
@@ -93,6 +126,8 @@ class Reconnector:
         headers = self._call.headers.copy()
         last_id = self._relay.numbering.last_id
         if last_id is not None:
+            headers.popall(LAST_EVENT_ID, None)
+        if last_id:  # an empty one takes the id back
             headers[LAST_EVENT_ID] = last_id.decode("utf-8", "surrogateescape")
         return replace(self._call, headers=headers)
 

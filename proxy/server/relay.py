@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from multidict import CIMultiDict
@@ -44,7 +45,7 @@ STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOU
 #: A new stream whose first reader does not come, because its client left in between, ends after this.
 FIRST_READER_SECONDS = 10.0
 
-#: Reading upstream goes on when the fastest reader is within this part of the window again.
+#: Reading upstream goes on when the fastest reader is within this part of the log again.
 RESUME_AT = 0.5
 
 
@@ -129,11 +130,13 @@ class Relay:
         self.resumes = 0
         self.replayed = 0
         self.readers_ever = 0
+        self.drops = 0
         self.pauses = 0
         self._hub = hub
         self._confirmed = False
         self._source: Source | None = None
         self._last_received = birth.at
+        self._started = datetime.now(UTC) - timedelta(seconds=hub.loop.time() - birth.at)
         self._linger_until = hub.loop.time() + FIRST_READER_SECONDS
         self._stats = hub.telemetry.route(route.name)
         self._alarm = Alarm(self._look)
@@ -186,8 +189,7 @@ class Relay:
         """Begin to re-emit an upstream's response."""
         self._source = source
         self._last_received = self._hub.loop.time()
-        if self.state in (State.OPENING, State.LINGERING):
-            self.state = next_state(self.state, Happening.ANSWERED)
+        self.state = next_state(self.state, Happening.ANSWERED)
         self._set_alarm()
         source.start(self._hub.spawn)
         if self.paused:
@@ -207,10 +209,8 @@ class Relay:
             numbered = self.numbering.number(blocks)
             self._emit(numbered.wire, numbered.entries, now)
         if self.parser.overflowed:
-            self.end(
-                Reason.OVERFLOW,
-                f"a block of {self.parser.overflowed} bytes came; max_event_bytes is {self.route.max_event_bytes}",
-            )
+            size, limit = self.parser.overflowed, self.route.max_event_bytes
+            self.end(Reason.OVERFLOW, f"a block of {size} bytes came; max_event_bytes is {limit}")
 
     def _emit(self, wire: bytes, entries: list[bytes], now: float) -> None:
         """Log entries, and write what goes out to whoever stands at the head of the log."""
@@ -249,23 +249,31 @@ class Relay:
     def _bound(self, before: int, now: float) -> None:
         """Keep the log's bounds, and hold the upstream back where that would lose blocks."""
         log = self.log
+        too_much = False
         if log.full:
             log.trim(self._floor())
-            if not self.paused and self.route.slow_reader == "pause" and self._too_far_ahead():
-                self._pause()
-        if self.recorded:
-            self._hub.store.grew(self, log.bytes - before, now)
+            too_much = self._too_far_ahead()
+        if self.recorded and not self._hub.store.grew(self, log.bytes - before, now, self._floor):
+            floor = self._floor()  # all logs together are at their bound, and this one could not give way
+            too_much = too_much or (floor is not None and log.last > floor)
+        if too_much and not self.paused and self.route.slow_reader == "pause":
+            self._pause()
 
     def _floor(self) -> int | None:
-        """The block after which nothing may be dropped: what the fastest reader still has to get."""
-        if self.route.slow_reader == "drop" or not self.readers:
+        """The block after which nothing may be dropped: what the fastest reader still has to get.
+
+        Before the first reader comes that is everything: it is about to read from the beginning.
+        """
+        if self.route.slow_reader == "drop":
             return None
+        if not self.readers:
+            return None if self.readers_ever else 0
         return max(reader.cursor for reader in self.readers)
 
     def _too_far_ahead(self) -> bool:
         """Whether even the fastest reader is a whole window behind, or nobody reads and the log is full."""
         if not self.readers:
-            return self.recorded
+            return self.recorded or not self.readers_ever
         return all(
             reader.lag_bytes >= self.log.max_bytes or reader.lag_events >= self.log.max_events
             for reader in self.readers
@@ -283,6 +291,11 @@ class Relay:
         self.bytes_out += size
         self._stats.bytes += size
 
+    def dropped(self, cause: str) -> None:
+        """Count a reader whose connection we ended before it had everything."""
+        self.drops += 1
+        self._stats.drops[cause] += 1
+
     def beat(self) -> None:
         """Count a heartbeat."""
         self.heartbeats += 1
@@ -292,9 +305,10 @@ class Relay:
         """Hear that a reader took blocks from the log: perhaps the upstream can be read again."""
         if not self.paused:
             return
-        log = self.log
+        log = self.log  # which is smaller than its window where all logs together are at their bound
+        window_bytes, window_events = min(log.max_bytes, log.bytes), min(log.max_events, len(log))
         if any(
-            reader.lag_bytes <= log.max_bytes * RESUME_AT and reader.lag_events <= log.max_events * RESUME_AT
+            reader.lag_bytes <= window_bytes * RESUME_AT and reader.lag_events <= window_events * RESUME_AT
             for reader in self.readers
         ):
             self.paused = False
@@ -327,6 +341,7 @@ class Relay:
             self.end(Reason.UPSTREAM_ERROR, "the provider reported an error in the stream", told=True)
         elif self.reopen is not None and self.feed:
             self._source = None
+            self._emit(self.numbering.flush(self.parser.pending), [], self._hub.loop.time())
             self.parser = Parser(self.route.max_event_bytes)  # a half-received block is dropped
             self.reopen()
         elif error is not None:
@@ -342,24 +357,32 @@ class Relay:
             self._stats.cancels[by] += 1
             self.end(Reason.CANCELLED, message)
 
-    def failed(self, message: str, status: int) -> None:
+    def failed(self, message: str, status: int, quote: str = "") -> None:
         """Hear that the upstream did not answer with a stream, after the client was answered early."""
-        self.end(Reason.UPSTREAM_ERROR, message, status=status)
+        self.end(Reason.UPSTREAM_ERROR, message, status=status, quote=quote)
 
     def end(
-        self, reason: Reason, message: str = "", *, told: bool = False, status: int | None = None
+        self,
+        reason: Reason,
+        message: str = "",
+        *,
+        told: bool = False,
+        status: int | None = None,
+        quote: str = "",
     ) -> None:
         """Write the terminal record, tell the readers, and let go of the upstream.
 
         ``told``: the upstream's own blocks already say what went wrong. ``status`` would have said it
-        before the stream began.
+        before the stream began. ``quote`` is for the readers alone: what an upstream says may hold a
+        key, which must not come into logs.
         """
         now = self._hub.loop.time()
         self._emit(self.numbering.flush(self.parser.pending), [], now)
         if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
             reason = Reason.COMPLETE
         if reason is not Reason.COMPLETE and not told:
-            told = self._tell(Failure(reason.value, message, status or STATUSES.get(reason, 502)), now)
+            failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
+            told = self._tell(failure, now)
         self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
         self.state = next_state(self.state, Happening.ENDED)
         self.finished_at = now
@@ -422,7 +445,9 @@ class Relay:
             self.abandon()
 
     def abandon(self) -> None:
-        """Go on without a reader for as long as the route says; then stop paying for it."""
+        """Go on without a reader for as long as the route says; then stop paying for it. Idempotent."""
+        if self.readers or self.state is State.LINGERING:
+            return
         self.state = next_state(self.state, Happening.ABANDONED)
         if self.log.terminal is None:
             linger = self.route.linger if self.recorded else 0.0
@@ -514,6 +539,7 @@ class Relay:
             resumes=self.resumes,
             replayed=self.replayed,
             heartbeats=self.heartbeats,
+            drops=self.drops,
             pauses=self.pauses,
             evicted=self.log.evicted,
             recorded=self.recorded,
@@ -529,6 +555,7 @@ class Relay:
             "first": self.log.first,
             "last": self.log.last,
             "bytes": self.log.bytes,
+            "started": self._started.isoformat(timespec="milliseconds"),
             "age": round(self._hub.loop.time() - self.birth.at, 3),
             "time_to_first_event": None if self.first_event is None else round(self.first_event, 4),
             "readers": len(self.readers),

@@ -16,11 +16,9 @@ from proxy.server.exchange import Exchange, owner
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.sse import EVENT_STREAM, answer_headers, serve_stream
+from proxy.server.wire import SERVER, Answer
 from proxy.stream.cursor import Cursor
 from proxy.stream.reader import gap_block
-
-#: Readers that take a finished stream's rest into a new one are given at most so many bytes of it.
-PRELUDE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,20 @@ class Restart:
     last_id: bytes | None
 
 
-def find(hub: Hub, stream_id: str, request: web.BaseRequest) -> Relay:
-    """Return a stream that this caller may see. Raises UnknownStream or Expired."""
+def find(hub: Hub, stream_id: str, request: web.BaseRequest, *, at: tuple[str, str] | None = None) -> Relay:
+    """Return a stream that this caller may see. Raises UnknownStream or Expired.
+
+    ``at`` is the route and method by which it is asked for; a stream of another is unknown there.
+    """
     relay = hub.find(stream_id)
     if relay is not None:
+        if at not in (None, (relay.route.name, relay.birth.method)):
+            raise UnknownStream
         if owner(request, relay.route.principal) != relay.birth.owner:
             raise UnknownStream
         return relay
     epitaph = hub.store.epitaph(stream_id, hub.loop.time())
-    if epitaph is None:
+    if epitaph is None or at not in (None, (epitaph.route, epitaph.method)):
         raise UnknownStream
     if epitaph.owner is not None:
         route = next((route for route in hub.config.routes if route.name == epitaph.route), None)
@@ -65,6 +68,8 @@ async def on_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> web.StreamRe
             raise
         return restart
     if relay.finished and relay.feed and relay.route.finished != "stop":
+        if request.method == hdrs.METH_HEAD:
+            return await _head(hub, request, relay, cursor.seq)
         relay.resumes += 1
         outcomes["restarted"] += 1
         return Restart(_rest(relay, cursor.seq), relay.numbering.last_id)
@@ -87,13 +92,12 @@ async def attach(
         if not relay.recorded:  # nothing can be read again; only its cancel has an address
             raise UnknownStream
         check_cursor(relay, seq)
-        relay.resumes += 1
         if relay.finished and seq == relay.log.last:
+            relay.resumes += 1
             outcomes["at_end"] += 1
             return _nothing_more(hub, request, relay)
         if request.method == hdrs.METH_HEAD:
             return await _head(hub, request, relay, seq)
-        outcomes["resumed"] += 1
         return await serve_stream(hub, relay, request, caller=caller, cursor=seq, resumed=True)
     except SidecarError as error:
         outcomes[error.kind] += 1
@@ -112,23 +116,23 @@ def check_cursor(relay: Relay, seq: int) -> None:
 def seq_of(relay: Relay, last_id: str) -> int:
     """Return where the app's own id stands in a stream that keeps the app's ids.
 
-    Raises BadCursor where the stream's ids are ours, Gap where no held block has this id.
+    Raises BadCursor where the stream's ids are ours, Gap where no held block has this id; where gaps are
+    signalled and blocks have been dropped, it counts as older than them all.
     """
     if not relay.numbering.as_it_came:
         raise BadCursor(f"Last-Event-ID {last_id[:40]!r} is not of the form <stream>.<seq>")
     seq = relay.log.seq_of(last_id.encode("utf-8", "surrogateescape"))
-    if seq is None:
-        raise Gap(0, relay.log.first)
-    return seq
+    if seq is not None:
+        return seq
+    if relay.signal_gaps and relay.log.evicted:
+        return 0
+    raise Gap(0, relay.log.first)
 
 
 def _of_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> Relay:
-    request = exchange.request
-    relay = find(hub, cursor.stream, request)
-    mirrored = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
-    if relay.route.name != exchange.route.name or relay.birth.method != mirrored:
-        raise UnknownStream
-    return relay
+    method = exchange.request.method
+    mirrored = hdrs.METH_GET if method == hdrs.METH_HEAD else method
+    return find(hub, cursor.stream, exchange.request, at=(exchange.route.name, mirrored))
 
 
 def _restart_without_log(hub: Hub, exchange: Exchange, cursor: Cursor) -> Restart | None:
@@ -139,19 +143,21 @@ def _restart_without_log(hub: Hub, exchange: Exchange, cursor: Cursor) -> Restar
     epitaph = hub.store.epitaph(cursor.stream, hub.loop.time())
     if epitaph is None:
         return Restart(gap_block(cursor.seq + 1, None), None)
-    if epitaph.route != route.name or epitaph.owner != owner(exchange.request, route.principal):
+    if (epitaph.route, epitaph.method) != (route.name, hdrs.METH_GET):
+        return None
+    if epitaph.owner != owner(exchange.request, route.principal):
         return None
     missed = gap_block(cursor.seq + 1, epitaph.last) if cursor.seq < epitaph.last else b""
     return Restart(missed, epitaph.last_id)
 
 
 def _rest(relay: Relay, seq: int) -> bytes:
-    """What a finished feed still holds behind ``seq``."""
+    """What a finished feed still holds behind ``seq``: at most ``replay.max_bytes``."""
     log = relay.log
     missed = b""
     if seq + 1 < log.first:
         missed, seq = gap_block(seq + 1, log.first - 1), log.first - 1
-    return missed + b"".join(log.after(seq, PRELUDE_BYTES)) if seq < log.last else missed
+    return missed + b"".join(log.after(seq, log.bytes)) if seq < log.last else missed
 
 
 def _nothing_more(hub: Hub, request: web.BaseRequest, relay: Relay) -> web.StreamResponse:
@@ -178,12 +184,13 @@ def readable(hub: Hub, request: web.BaseRequest, relay: Relay, answer: web.Respo
             answer.headers[name] = relay.headers[name]
     cors.allow(request, answer.headers, guard.allowed_origins(hub.config, relay.route))
     answer.headers[hdrs.CACHE_CONTROL] = "no-store"
+    answer.headers[hdrs.SERVER] = SERVER
     return answer
 
 
 async def _head(hub: Hub, request: web.BaseRequest, relay: Relay, seq: int) -> web.StreamResponse:
     """Answer HEAD with what GET would have begun with."""
-    response = web.StreamResponse(headers=answer_headers(relay, request, hub.config))
+    response = Answer(headers=answer_headers(relay, request, hub.config))
     response.headers["Stream-Resumed-From"] = str(seq)
     await response.prepare(request)
     return response

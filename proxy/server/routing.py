@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from aiohttp import web
-
 from proxy.config import Route
+from proxy.config.syntax import route_pattern
 from proxy.errors import MethodNotAllowed, NoRoute
 
 #: CONNECT asks for a tunnel and TRACE would send back injected credentials; neither is ever proxied.
@@ -35,14 +34,11 @@ class RouteTable:
             if method not in REFUSED_METHODS and (route.methods is None or method in route.methods):
                 return route
             allowed += route.methods or COMMON_METHODS
-        if allowed:
-            raise MethodNotAllowed(method[:20], tuple(dict.fromkeys(allowed)))
+        if allowed or method in REFUSED_METHODS:  # CONNECT names no path that a route could match
+            raise MethodNotAllowed(method[:20], tuple(dict.fromkeys(allowed or COMMON_METHODS)))
         raise NoRoute(f"no route matches {path[:200]!r}")
 
 
 def _matcher(path: str) -> Callable[[str], object]:
-    """Compile one of aiohttp's path patterns (``/v1/{tail:.*}``)."""
-    if "{" not in path:
-        return re.compile(re.escape(path)).fullmatch
-    info = web.DynamicResource(path).get_info()
-    return info["pattern"].fullmatch
+    """Compile a path pattern (``/v1/{tail:.*}``). (aiohttp's own class wants letters like é encoded.)"""
+    return re.compile(route_pattern(path)).fullmatch

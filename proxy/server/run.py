@@ -30,16 +30,17 @@ async def serve(config: Config, *, source: Path | None = None, ready: Ready | No
     configure_logging(config.log)
     loop = asyncio.get_running_loop()
     sidecar = Sidecar(config, source=source)
-    await sidecar.start()
     stopping, hurry = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
         (hurry if stopping.is_set() else stopping).set()
 
+    # Before anything else: the first process of a container has no default action for signals.
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
+    await sidecar.start()
     loop.add_signal_handler(signal.SIGHUP, sidecar.reload)
-    sidecar.telemetry.log.info("listening", address=config.listen, admin=config.admin and config.admin.listen)
+    sidecar.telemetry.log.info("listening", on=sidecar.addresses, admin=sidecar.admin_addresses)
     try:
         if ready is not None:
             await ready(sidecar)
@@ -52,8 +53,11 @@ async def serve(config: Config, *, source: Path | None = None, ready: Ready | No
 
 
 async def _first(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first to end, and end the others."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in done:
+        task.result()

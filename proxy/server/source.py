@@ -16,7 +16,6 @@ import aiohttp
 from proxy.server.coding import Decoder
 from proxy.server.upstream import Response
 
-
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
 
@@ -80,10 +79,15 @@ class TaskSource:
         error = None
         try:
             await self._pump()
+        except aiohttp.ClientPayloadError:
+            error = "the connection ended inside the body"
         except aiohttp.ClientError as broken:
             error = f"{type(broken).__name__}: {broken}"
         except (OSError, ValueError) as broken:
             error = str(broken) or type(broken).__name__
+        except Exception as broken:  # a fault of ours, and no reason to let the readers wait
+            self._consumer.ended(f"{type(broken).__name__}: {broken}")
+            raise
         finally:
             self._response.close()
         self._consumer.ended(error)

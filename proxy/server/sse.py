@@ -30,8 +30,11 @@ NOT_OF_A_STREAM = (
     "content-encoding",
     "cache-control",
     "x-accel-buffering",
-    "stream-id",
     "etag",
+    # An upstream that is a sidecar too says these of its own stream.
+    "stream-id",
+    "stream-closed",
+    "stream-resumed-from",
 )
 
 #: Upstream cache directives that stay in force.
@@ -79,7 +82,7 @@ class SseReader(Reader):
         self, hub: Hub, relay: Relay, request: web.BaseRequest, cursor: int, *, prelude: bytes = b""
     ) -> None:
         super().__init__(relay.log, cursor, retry=relay.retry, signal_gaps=relay.signal_gaps)
-        if request.transport is None:
+        if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client has left")
         self._hub = hub
         self._relay = relay
@@ -116,6 +119,7 @@ class SseReader(Reader):
                     await self._wake
             await self._drain()
         except TimeoutError:
+            self._relay.dropped("send_timeout")
             self._transport.abort()
         finally:
             self._hub.wheel.drop(self._alarm)
@@ -127,13 +131,16 @@ class SseReader(Reader):
 
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged."""
-        self._transport.write(chunk if self.chunked else wire)
+        if not self._transport.is_closing():
+            self._transport.write(chunk if self.chunked else wire)
         if self._protocol.writing_paused:
             self.fall_behind()
             self._wake_up()
 
     def pump(self) -> None:
         """Write blocks from the log until its head, or until the socket is full."""
+        if self._retry is not None:
+            self._retry = self._relay.retry  # the upstream may have named one since this reader came
         try:
             while not (self.live or self.dropped or self._protocol.writing_paused):
                 data = self.take()
@@ -142,7 +149,7 @@ class SseReader(Reader):
                 self._write(data)
                 self._relay.wrote(len(data))
         except Gap:
-            self.dropped = True
+            self._drop("gap")
         if self._protocol.writing_paused:
             self.fall_behind()
         self._relay.advanced()
@@ -156,8 +163,13 @@ class SseReader(Reader):
         if not self.dropped:
             if self._relay.retry is not None and not self._protocol.writing_paused:
                 self._write(b"retry: %d\n" % retry)
-            self.dropped = True
+            self._drop("drain")
             self._wake_up()
+
+    def _drop(self, cause: str) -> None:
+        """Give the reader nothing more; its client will notice, and may come back."""
+        self.dropped = True
+        self._relay.dropped(cause)
 
     # What happens meanwhile
 
@@ -185,7 +197,8 @@ class SseReader(Reader):
 
     def _write(self, data: bytes) -> None:
         self._last_written = self._hub.loop.time()
-        self._transport.write(as_chunk(data) if self.chunked else data)
+        if not self._transport.is_closing():  # uvloop's raise then; the handler is about to be cancelled
+            self._transport.write(as_chunk(data) if self.chunked else data)
 
     def _close(self) -> None:
         """End the connection after what is in its buffer, but do not wait for ever for a peer that
@@ -200,8 +213,14 @@ class SseReader(Reader):
             self._wake.set_result(None)
 
     async def _drain(self) -> None:
-        """Wait until the socket has room. Raises TimeoutError when it takes nothing at all."""
-        while self._protocol.writing_paused and not self._transport.is_closing():
+        """Wait until the socket has room.
+
+        Raises TimeoutError when it takes nothing at all, and ConnectionResetError when the client has
+        left: the socket of one that is gone stays full, and nothing else would end the waiting.
+        """
+        while self._protocol.writing_paused:
+            if self._transport.is_closing():
+                raise ConnectionResetError("the client has left")
             waiting = self._transport.get_write_buffer_size()
             try:
                 async with asyncio.timeout(self._relay.route.timeouts.send):
@@ -209,6 +228,10 @@ class SseReader(Reader):
             except TimeoutError:
                 if self._transport.get_write_buffer_size() >= waiting:
                     raise
+
+
+class StreamAnswer(Answer):
+    """The answer through which one reader follows a stream."""
 
 
 async def serve_stream(
@@ -229,10 +252,12 @@ async def serve_stream(
     """
     hub.admit_reader(relay, caller)
     try:
-        response = Answer(headers=answer_headers(relay, request, hub.config))
+        response = StreamAnswer(headers=answer_headers(relay, request, hub.config))
         if extra is not None:
             response.headers.extend(extra)
         if resumed:
+            relay.resumes += 1
+            hub.telemetry.route(relay.route.name).resumes["resumed"] += 1
             response.headers["Stream-Resumed-From"] = str(cursor)
         await response.prepare(request)
         reader = SseReader(hub, relay, request, cursor, prelude=prelude)

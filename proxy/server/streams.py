@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from aiohttp import hdrs, web
 
 from proxy.errors import BadCursor, MethodNotAllowed, Refused, UnknownStream
@@ -12,7 +10,8 @@ from proxy.server.exchange import last_event_id
 from proxy.server.headers import Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
-from proxy.stream.cursor import is_stream_id, parse, parse_after
+from proxy.server.wire import json_body
+from proxy.stream.cursor import is_stream_id, parse, parse_after, short
 
 PREFIX = "/_streams/"
 
@@ -65,6 +64,14 @@ class StreamsHandler:
         guard.check_caller(request, self._hub.config, relay.route, credentials=relay.birth.credentials)
 
 
+def shown_path(path: str) -> str:
+    """Return a request's path as it may be logged: a whole id would let the log's readers in."""
+    if not path.startswith(PREFIX):
+        return path
+    stream_id, slash, rest = path.removeprefix(PREFIX).partition("/")
+    return f"{PREFIX}{short(stream_id)}{slash}{rest}"
+
+
 def _cursor(relay: Relay, request: web.BaseRequest) -> int:
     """Where the reader stands: the header, else the query, else before the first block.
 
@@ -92,4 +99,4 @@ def _cancel(relay: Relay) -> web.Response:
 
 
 def _json(document: object) -> web.Response:
-    return web.Response(body=json.dumps(document).encode(), content_type="application/json")
+    return web.Response(body=json_body(document), content_type="application/json")

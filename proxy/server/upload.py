@@ -37,7 +37,6 @@ class Upload:
         self.fingerprint: bytes | None = None
         if not request.body_exists:
             self.fingerprint = self._hash.digest()
-        self._check_head()
 
     @property
     def exists(self) -> bool:
@@ -49,7 +48,8 @@ class Upload:
         """Whether nothing more will be read from the client."""
         return not self.exists or self._buffered is not None or self._request.content.at_eof()
 
-    def _check_head(self) -> None:
+    def check_head(self) -> None:
+        """Raise ExpectationFailed or BodyTooLarge for what the request's head says of its body."""
         expect = self._request.headers.get(hdrs.EXPECT)
         if expect is not None and expect.lower() != "100-continue":
             raise ExpectationFailed(f"Expect: {expect[:40]!r}: only '100-continue' is known")
@@ -63,6 +63,8 @@ class Upload:
             yield self._buffered
             return
         self._continue()
+        if not self._request.content.total_bytes:
+            yield b""  # lets aiohttp send the request's head, which else waits for the first byte
         try:
             async for chunk in self._request.content.iter_any():
                 self._count(chunk)
@@ -113,5 +115,6 @@ class Upload:
         request = self._request
         if hdrs.EXPECT not in request.headers or request.version < HttpVersion11:
             return
-        if request.transport is not None and request.content.total_bytes == 0:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        transport = request.transport
+        if transport is not None and not transport.is_closing() and request.content.total_bytes == 0:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -8,8 +8,9 @@ other server ever gets it, since the first may already be working (and billing).
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -32,6 +33,14 @@ NO_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 #: The upstream's header section, in bytes a line and lines: larger than what clients may send, since
 #: providers are generous with rate-limit and policy fields.
 MAX_RESPONSE_FIELD = 64 * 1024
+MAX_RESPONSE_LINES = 512
+
+#: Methods without effects (RFC 9110 §9.2.1), which alone are ever sent twice.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+#: Hears of the upstream, the server's base URL, and what went wrong there.
+Report = Callable[[str, str, UpstreamError], None]
 
 
 @dataclass(slots=True)
@@ -51,12 +60,22 @@ class Call:
 class Server:
     """One base URL of an upstream, and how busy it is."""
 
-    __slots__ = ("avoided_until", "base", "streams")
+    __slots__ = ("_base", "avoided_until", "shown", "streams")
 
     def __init__(self, base: str) -> None:
-        self.base = base.rstrip("/")
+        self._base = URL(base.rstrip("/"))
+        self.shown = str(self._base.origin())  # for logs: a path, or a user's name, may be a key
         self.streams = 0
         self.avoided_until = 0.0
+
+    def url(self, target: str) -> URL:
+        """Return where ``target`` goes. Nothing in it can change the host, or is rewritten.
+
+        The query goes along as a part of the path: yarl would drop a bare ``?``.
+        """
+        base = self._base
+        path = base.raw_path.rstrip("/") + target
+        return URL.build(scheme=base.scheme, authority=base.raw_authority, path=path, encoded=True)
 
 
 @dataclass(slots=True)
@@ -80,15 +99,15 @@ class Response:
 class Upstream:
     """The servers behind one name of the configuration, and the pool of connections to them.
 
-    ``errors`` counts failures by (upstream, kind). An upstream that a reload replaced is *retired*:
-    it closes its pool when its last response is closed.
+    ``report(upstream, server, error)`` hears of every attempt that got no response. An upstream that a
+    reload replaced is *retired*: it closes its pool when its last response is closed.
     """
 
-    def __init__(self, name: str, settings: UpstreamSettings, errors: Counter[tuple[str, str]]) -> None:
+    def __init__(self, name: str, settings: UpstreamSettings, report: Report) -> None:
         self.name = name
         self.settings = settings
         self.servers = [Server(url) for url in settings.urls]
-        self._errors = errors
+        self._report = report
         self._turn = 0
         self._busy = 0
         self._retired = False
@@ -103,10 +122,6 @@ class Upstream:
         self._busy += 1
         try:
             return await self._try_servers(call, interim)
-        except UpstreamError as error:
-            self._errors[self.name, error.kind] += 1
-            self.left()
-            raise
         except BaseException:
             self.left()
             raise
@@ -117,14 +132,16 @@ class Upstream:
             server.streams += 1
             try:
                 return Response(await self._send(server, call, interim), self, server)
-            except UpstreamUnreachable as error:
+            except BaseException as error:
                 server.streams -= 1
+                if isinstance(error, UpstreamError):
+                    self._report(self.name, server.shown, error)
+                if not isinstance(error, UpstreamUnreachable):
+                    raise
                 server.avoided_until = asyncio.get_running_loop().time() + AVOID_SECONDS
-                failures.append(str(error))
-            except BaseException:
-                server.streams -= 1
-                raise
-        raise UpstreamUnreachable(f"upstream {self.name!r}: " + "; ".join(failures))
+                failures.append(error.reason)
+        reasons = "; ".join(dict.fromkeys(failures))
+        raise UpstreamUnreachable(f"upstream {self.name!r}", reasons)
 
     def _in_turn(self) -> list[Server]:
         """The servers, best first: those that answer, then the least busy or the next in the round."""
@@ -139,27 +156,48 @@ class Upstream:
 
     async def _send(self, server: Server, call: Call, interim: wire.Tell | None) -> aiohttp.ClientResponse:
         upload = call.body
-        token = wire.INTERIM.set(interim)
+        sending = wire.Sending(interim)
+        token = wire.SENDING.set(sending)
         try:
             async with asyncio.timeout(call.timeouts.first_byte) as limit:
                 if upload is not None:  # a long upload is no slow answer: the clock starts when it ends
                     upload.moved = lambda now: limit.reschedule(now + call.timeouts.first_byte)
-                return await self._request(server, call)
+                return await self._request(server, call, sending)
         except SidecarError:
             raise
         except Exception as error:
             if upload is not None and upload.error is not None:
                 raise upload.error from error
-            raise _translated(error, f"upstream {self.name!r} at {server.base}", call.timeouts) from error
+            raise _translated(error, f"upstream {self.name!r}", call.timeouts) from error
         finally:
-            wire.INTERIM.reset(token)
+            wire.SENDING.reset(token)
+            sending.tell = None  # a pooled connection keeps its first request's context, not the request
             if upload is not None:
                 upload.moved = None
 
-    async def _request(self, server: Server, call: Call) -> aiohttp.ClientResponse:
+    async def _request(self, server: Server, call: Call, sending: wire.Sending) -> aiohttp.ClientResponse:
+        """Send the request, once; and again only where it met a pooled connection's end.
+
+        RFC 9112 §9.3.1: a client "can retry" a safe method on a new connection when the server closed
+        the old one in that very moment. What has effects is never repeated.
+        """
+        while True:
+            sending.reused = False
+            try:
+                answer = await self._request_once(server, call)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if not sending.reused or call.body is not None or call.method not in SAFE_METHODS:
+                    raise
+            else:
+                if answer.status == 101:
+                    answer.close()
+                    raise UpstreamBroken(f"upstream {self.name!r}", "switched protocols, unasked", sent=True)
+                return answer
+
+    async def _request_once(self, server: Server, call: Call) -> aiohttp.ClientResponse:
         return await self._pool().request(
             call.method,
-            URL(server.base + call.target, encoded=True),
+            server.url(call.target),
             headers=call.headers,
             data=call.body.chunks() if call.body is not None else None,
             allow_redirects=False,
@@ -167,18 +205,14 @@ class Upstream:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=call.timeouts.connect),
             max_field_size=MAX_RESPONSE_FIELD,
             max_line_size=MAX_RESPONSE_FIELD,
+            max_headers=MAX_RESPONSE_LINES,
         )
 
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
             loop = asyncio.get_running_loop()
-            self._session = aiohttp.ClientSession(
-                connector=wire.connector(
-                    tls=_tls(self.settings), keepalive=self.settings.keepalive, loop=loop
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
+            self._session = wire.session(
+                wire.connector(tls=_tls(self.settings), keepalive=self.settings.keepalive, loop=loop)
             )
         return self._session
 
@@ -187,6 +221,7 @@ class Upstream:
         self._busy -= 1
         if self._retired and self._busy == 0 and self._session is not None:
             self._closing = asyncio.ensure_future(self._session.close())
+            self._session = None  # a feed that reconnects here opens another
 
     def retire(self) -> None:
         """Serve what runs, then close the pool."""
@@ -196,10 +231,10 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the pool now."""
+        if self._session is not None:
+            await self._session.close()
         if self._closing is not None:
             await self._closing
-        elif self._session is not None:
-            await self._session.close()
 
 
 def _tls(settings: UpstreamSettings) -> ssl.SSLContext | bool:
@@ -221,16 +256,38 @@ ERRORS: tuple[tuple[type[BaseException], type[UpstreamError], bool], ...] = (
 )
 
 
-def _translated(error: Exception, where: str, timeouts: Timeouts) -> Exception:
-    for theirs, ours, sent in ERRORS:
-        if isinstance(error, theirs):
-            break
-    else:
+def _translated(error: Exception, who: str, timeouts: Timeouts) -> Exception:
+    match = next((row for row in ERRORS if isinstance(error, row[0])), None)
+    if match is None:
         return error
+    _, ours, sent = match
+    if ours is UpstreamUnreachable:
+        return UpstreamUnreachable(who, _told(error))
     if ours is UpstreamTimeout:
-        return UpstreamTimeout(f"{where} sent no response within {timeouts.first_byte:g}s", sent=True)
-    what = f"{where}: {type(error).__name__}: {error}"
-    return UpstreamUnreachable(what) if ours is UpstreamUnreachable else ours(what, sent=sent)
+        return UpstreamTimeout(who, f"sent no response within {timeouts.first_byte:g}s", sent=sent)
+    return ours(who, _told(error), sent=sent)
+
+
+def _told(error: Exception) -> str:
+    """What an error says to a client: without addresses, the URL (a query may hold a key) and the
+    upstream's bytes. The log has all but the last two.
+    """
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "no connection in time (timeouts.connect)"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "the target is no URL"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name does not resolve"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "TLS failed"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection before its response"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.message.partition(":")[0]  # the bytes that offended follow
+    if isinstance(error, OSError):
+        number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else error.errno
+        return os.strerror(number) if number else type(error).__name__
+    return f"{type(error).__name__}: {error}"
 
 
 def as_interim(message: RawResponseMessage, headers: CIMultiDict[str]) -> bytes:

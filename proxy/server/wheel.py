@@ -26,11 +26,15 @@ class Alarm:
     ``ring(now)`` returns the next moment to look (monotonic seconds), or None for never.
     """
 
-    __slots__ = ("due", "ring")
+    __slots__ = ("entry", "ring")
 
     def __init__(self, ring: Callable[[float], float | None]) -> None:
         self.ring: Callable[[float], float | None] | None = ring
-        self.due: float | None = None
+        self.entry: Entry | None = None  # its place in the wheel while it is set
+
+
+#: When, in which order among equals, and what.
+Entry = tuple[float, int, Alarm]
 
 
 class Wheel:
@@ -38,7 +42,7 @@ class Wheel:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[Entry] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf  # the timer's moment; uvloop's handles cannot be asked for it
@@ -53,30 +57,32 @@ class Wheel:
 
     def set(self, alarm: Alarm, due: float) -> None:
         """Let ``alarm`` ring at ``due`` or, if it is to ring before that anyway, then."""
-        if due == math.inf:
+        if due == math.inf or alarm.ring is None:
             return
-        if alarm.due is not None:
-            if alarm.due <= due:
+        if alarm.entry is not None:
+            if alarm.entry[0] <= due:
                 return
             self._dead += 1
-        alarm.due = due
-        heapq.heappush(self._heap, (due, next(self._order), alarm))
+        alarm.entry = (due, next(self._order), alarm)
+        heapq.heappush(self._heap, alarm.entry)
         self._schedule()
 
     def drop(self, alarm: Alarm) -> None:
         """Never ring ``alarm`` again, and let go of what it would have called."""
         alarm.ring = None
-        if alarm.due is not None:
-            alarm.due = None
+        if alarm.entry is not None:
+            alarm.entry = None
             self._dead += 1
             if self._dead > MAX_DEAD and self._dead * 2 > len(self._heap):
-                self._heap = [entry for entry in self._heap if entry[2].due == entry[0]]
+                self._heap = [entry for entry in self._heap if entry[2].entry is entry]
                 heapq.heapify(self._heap)
                 self._dead = 0
 
     def close(self) -> None:
         """Stop for good."""
         self._heap.clear()
+        self._dead = 0
+        self._rings_at = -math.inf  # as if a timer ran: no other is made
         if self._timer is not None:
             self._timer.cancel()
 
@@ -92,15 +98,22 @@ class Wheel:
         self._rings_at = due
 
     def _ring(self) -> None:
-        self._timer, self._rings_at = None, math.inf
-        now = self._loop.time()
+        """Ring what is due. An alarm that fails is reported by the loop, and silences no other."""
+        self._timer, self._rings_at = None, -math.inf  # what is set meanwhile needs no timer of its own
+        try:
+            self._ring_due(self._loop.time())
+        finally:
+            self._rings_at = math.inf
+            self._schedule()
+
+    def _ring_due(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now + GRAIN:
-            due, _, alarm = heapq.heappop(self._heap)
-            if alarm.due != due or alarm.ring is None:
+            entry = heapq.heappop(self._heap)
+            alarm = entry[2]
+            if alarm.entry is not entry or alarm.ring is None:
                 self._dead -= 1
                 continue
-            alarm.due = None
+            alarm.entry = None
             again = alarm.ring(now)
-            if again is not None and alarm.ring is not None:
+            if again is not None:
                 self.set(alarm, max(again, now + 2 * GRAIN))
-        self._schedule()

@@ -4,9 +4,11 @@ Everything here subclasses or replaces a part of aiohttp's client or server. Not
 package reaches below aiohttp's public surface.
 
 * ``UpstreamProtocol``: aiohttp's client swallows interim responses; a proxy "MUST forward 1xx
-  responses" (RFC 9110 §15.2).
+  responses" (RFC 9110 §15.2). It also repeats a GET by itself; ``Sending`` tells when that is safe.
+* ``serialized``: aiohttp writes header fields as UTF-8 and leaves out every byte that is not.
 * ``Front`` and ``FrontProtocol``: aiohttp's server answers a malformed request with a text that
   echoes it, and a header section that is too large with 400.
+* ``Front.leave``: aiohttp ends connections all at once; before a restart the idle ones go first.
 * ``Answer``: aiohttp's response adds a Server and a Content-Type that the upstream never sent.
 """
 
@@ -15,23 +17,42 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import hdrs, http_writer, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion10, RawResponseMessage
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import _ErrInfo
+from multidict import CIMultiDict
+
+from proxy.errors import BadRequest, HeadersTooLarge, SidecarError
 
 Tell = Callable[[RawResponseMessage], None]
 
-#: Called with each interim response (1xx) that the upstream sends to the request of this context.
-INTERIM: ContextVar[Tell | None] = ContextVar("interim", default=None)
+
+@dataclass(slots=True)
+class Sending:
+    """One request on its way upstream.
+
+    ``tell`` is called with each interim response (1xx) to it. ``reused`` tells whether it was sent on
+    a connection that had served before, which the server may have been closing in that very moment.
+    """
+
+    tell: Tell | None
+    reused: bool = False
+
+
+#: The request of this context.
+SENDING: ContextVar[Sending | None] = ContextVar("sending", default=None)
 
 #: The interim responses that concern the end points of one connection only (RFC 9110 §15.2.1, §15.2.2).
 CONNECTION_ONLY = (100, 101)
@@ -48,15 +69,41 @@ LINGERING_SECONDS = 2.0
 
 
 class UpstreamProtocol(ResponseHandler):
-    """aiohttp's client protocol, telling of interim responses."""
+    """aiohttp's client protocol, telling of interim responses and of connections that served before."""
+
+    _served = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Prepare for the response to the request that is about to be sent."""
+        super().set_response_params(**params)
+        sending = SENDING.get()
+        if sending is not None:
+            sending.reused = self._served
+        self._served = True
 
     async def read(self) -> tuple[RawResponseMessage, StreamReader]:
         """Return the next response message, interim ones included."""
         message, payload = await super().read()
-        tell = INTERIM.get()
-        if tell is not None and 100 < message.code < 200 and message.code not in CONNECTION_ONLY:
-            tell(message)
+        sending = SENDING.get()
+        if sending is not None and sending.tell is not None and _concerns_clients(message.code):
+            sending.tell(message)
         return message, payload
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End a body that has not ended: aiohttp forgets one whose chunks it could not read, and takes a
+        reset for the end of one that ends with its connection.
+        """
+        payload = self._payload
+        unfinished = payload is not None and not payload.is_eof()
+        if payload is not None and unfinished and exc is not None:
+            payload.set_exception(aiohttp.ClientPayloadError(f"the connection was lost: {exc}"))
+        super().connection_lost(exc)
+        if payload is not None and unfinished and not payload.is_eof() and payload.exception() is None:
+            payload.set_exception(aiohttp.ClientPayloadError("the body broke off"))
+
+
+def _concerns_clients(status: int) -> bool:
+    return 100 <= status < 200 and status not in CONNECTION_ONLY
 
 
 def connector(
@@ -68,10 +115,67 @@ def connector(
     return pool
 
 
+def session(pool: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    """Return a client that sends what it is given, once, and hands on what comes back."""
+    client = aiohttp.ClientSession(
+        connector=pool, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+    )
+    client._retry_connection = False  # also on a fresh connection, where the request may have had effects
+    return client
+
+
+def serialized(status_line: str, headers: CIMultiDict[str]) -> bytes:
+    """Return a message's head. What came as bytes outside UTF-8 leaves as the same bytes.
+
+    RFC 9110 §5.5: "A recipient SHOULD treat other allowed octets in field content (i.e., obs-text) as
+    opaque data." aiohttp's parser keeps such bytes as surrogates, which its serializer drops.
+    """
+    if status_line.isascii() and all(map(str.isascii, headers.values())):
+        return _serialize(status_line, headers)
+    lines = [status_line, *(f"{name}: {value}" for name, value in headers.items())]
+    if any(_CONTROL.search(line) for line in lines):
+        raise ValueError("a control character in a header field")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_serialize: Callable[[str, CIMultiDict[str]], bytes] = http_writer._serialize_headers
+
+# The one place where aiohttp's own module is changed: both its client and its server look the function up
+# there, and neither offers another way to say what a head is.
+http_writer._serialize_headers = serialized
+
+
 class FrontProtocol(web.RequestHandler):
     """aiohttp's server protocol, answering unreadable requests without echoing them."""
 
     __slots__ = ()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the answer to the current request is this connection's last."""
+        return isinstance(self._manager, Front) and self._manager.leaving
+
+    def leave(self) -> None:
+        """Close the connection if it waits for a request. (``close`` would keep it open, and deaf.)"""
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client.
+
+        aiohttp answers unreadable ones in their turn, which would never come while a handler waits for
+        the rest of the very body that they broke.
+        """
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._lingering_time = 0  # there is nothing left that could be read and thrown away
+            bodies = [body for _, body in self._messages]
+            if self._current_request is not None:
+                bodies.append(self._current_request.content)
+            for body in bodies:
+                if not body.is_eof() and body.exception() is None:
+                    body.set_exception(BadRequest("the request's body is malformed"))
 
     def handle_error(
         self,
@@ -83,16 +187,16 @@ class FrontProtocol(web.RequestHandler):
         """Answer a request that could not be parsed, or whose handler failed."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; all that is left is to end the connection")
-        if isinstance(exc, LineTooLong):
-            status, title = 431, "Headers too large"
-        elif status == 400:
-            title = "Malformed request"
+        if isinstance(exc, LineTooLong) or getattr(exc, "message", "").startswith("Too many headers"):
+            problem: SidecarError = HeadersTooLarge("a line of the head is too long, or they are too many")
+        elif status == 400 or isinstance(exc, HttpProcessingError):
+            problem = BadRequest("this is no HTTP/1.1 message that can be read in one way only")
         else:
-            title = "Internal error"
+            problem = SidecarError("the sidecar failed to answer; its log says why")
             self.log_exception("request failed", exc_info=exc)
         answer = web.Response(
-            status=status,
-            body=json.dumps({"type": f"urn:sse-sidecar:{status}", "title": title, "status": status}),
+            status=problem.status,
+            body=json_body(problem.document()),
             content_type="application/problem+json",
             headers={hdrs.CACHE_CONTROL: "no-store"},
         )
@@ -120,32 +224,62 @@ class Front(web.Server):
             "max_headers": MAX_HEADER_LINES,
         }
         super().__init__(handler, handler_cancellation=True)
+        self.leaving = False
+
+    def leave(self) -> None:
+        """Take no further request: close idle connections now, each other one after its answer."""
+        self.leaving = True
+        for connection in self.connections:
+            if isinstance(connection, FrontProtocol):
+                connection.leave()
 
     def __call__(self) -> web.RequestHandler:
         """Make the protocol of a new connection."""
         return FrontProtocol(self, loop=asyncio.get_running_loop(), **self._options)
 
 
-#: The status with which a request was answered, once it was.
-ANSWERED: web.RequestKey[int] = web.RequestKey("answered", int)
-
-
 class Answer(web.StreamResponse):
-    """A response that says what the upstream said, and adds nothing to it but framing and a date."""
+    """A response that says what the upstream said, and adds nothing to it but framing and a date.
+
+    A request whose answer has begun has it under ``ANSWERED``, also when its client leaves and no
+    response is ever returned. ``sent`` counts the body's bytes.
+    """
+
+    sent = 0
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write the head."""
-        request[ANSWERED] = self.status
+        """Write the head. It ends the connection where the listener is leaving."""
+        request[ANSWERED] = self
+        if isinstance(request.protocol, FrontProtocol) and request.protocol.leaving:
+            self.force_close()
         return await super().prepare(request)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write a piece of the body."""
+        self.sent += len(data)
+        await super().write(data)
 
     async def _prepare_headers(self) -> None:
         typed = hdrs.CONTENT_TYPE in self.headers
         named = hdrs.SERVER in self.headers
+        if self.content_length is None and not self._must_be_empty_body and not self._is_chunked():
+            self.force_close()  # aiohttp would keep the connection whose end is the body's end
         await super()._prepare_headers()
         if not typed:
             self.headers.popall(hdrs.CONTENT_TYPE, None)
         if not named:
             self.headers.popall(hdrs.SERVER, None)
+
+    def _is_chunked(self) -> bool:
+        return self._req is not None and is_chunked(self._req)
+
+
+ANSWERED: web.RequestKey[Answer] = web.RequestKey("answered", Answer)
+
+
+def json_body(document: object) -> bytes:
+    """Return a document as the body of an answer of ours; its line end keeps terminals tidy."""
+    return json.dumps(document).encode() + b"\n"
 
 
 def is_chunked(request: web.BaseRequest) -> bool:

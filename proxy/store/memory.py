@@ -9,7 +9,7 @@ that comes back learns that its stream existed and is gone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -52,12 +52,18 @@ class Epitaph:
 
 H = TypeVar("H", bound=Held)
 
+#: Tells the block after which nothing of a log may be dropped; None for no such block.
+Floor = Callable[[], int | None]
+
+
+def _no_floor() -> None:
+    return None
+
 
 class MemoryStore(Generic[H]):
     """Streams by id: running, finished and still held, or remembered by a tombstone.
 
-    ``bytes`` is the size of all logs. ``evicted`` counts logs dropped before their keep time,
-    ``unrecorded`` streams for which there was no room.
+    ``bytes`` is the size of all logs. ``evicted`` counts logs dropped before their keep time.
     """
 
     def __init__(self, settings: MemorySettings) -> None:
@@ -67,7 +73,6 @@ class MemoryStore(Generic[H]):
         self._tombstones: OrderedDict[str, tuple[float, Epitaph]] = OrderedDict()
         self.bytes = 0
         self.evicted = 0
-        self.unrecorded = 0
 
     def __iter__(self) -> Iterator[H]:
         return iter(self._streams.values())
@@ -92,10 +97,7 @@ class MemoryStore(Generic[H]):
     def has_room(self, now: float) -> bool:
         """Whether one more stream can be recorded; makes room if finished logs are in the way."""
         self._make_room(now)
-        if self.bytes < self._settings.max_bytes:
-            return True
-        self.unrecorded += 1
-        return False
+        return self.bytes < self._settings.max_bytes
 
     def add(self, stream: H) -> None:
         """Hold a new stream."""
@@ -111,17 +113,19 @@ class MemoryStore(Generic[H]):
         found = self._tombstones.get(stream_id)
         return found[1] if found and found[0] > now else None
 
-    def grew(self, stream: H, size: int, now: float) -> None:
-        """Account for ``size`` more bytes (or fewer) in the stream's log; keep the bound.
+    def grew(self, stream: H, size: int, now: float, floor: Floor = _no_floor) -> bool:
+        """Account for ``size`` more bytes (or fewer) in the stream's log; return whether the bound holds.
 
-        Where no finished log can go, the stream that grows pays with its own oldest blocks.
+        Where no finished log can go, the stream that grows pays with its own oldest blocks, but not
+        with those after ``floor()``.
         """
         self.bytes += size
         if self.bytes > self._settings.max_bytes:
             self._make_room(now)
             excess = self.bytes - self._settings.max_bytes
             if excess > 0:
-                self.bytes -= stream.log.shed(excess)
+                self.bytes -= stream.log.shed(excess, floor())
+        return self.bytes <= self._settings.max_bytes
 
     def finished(self, stream: H) -> None:
         """Note that the stream has ended: from now on its log may be evicted."""

@@ -11,7 +11,7 @@
 *opening*: the upstream has been asked and has not answered. *live*: blocks come, somebody reads.
 *lingering*: blocks come, nobody reads; it ends when its linger time is over. *finished*: the log has
 its terminal record and can be replayed. *expired*: the log is gone, a tombstone remembers the id;
-readers that were still replaying it may finish.
+readers that were still replaying it, or on their way in, may finish.
 
 A pair that is not in the table cannot happen; ``next_state`` says so loudly.
 """
@@ -47,6 +47,7 @@ TRANSITIONS: Mapping[tuple[State, Happening], State] = {
     (State.OPENING, Happening.JOINED): State.OPENING,
     (State.OPENING, Happening.ABANDONED): State.LINGERING,
     (State.OPENING, Happening.ENDED): State.FINISHED,
+    (State.LIVE, Happening.ANSWERED): State.LIVE,  # a feed's upstream, asked again
     (State.LIVE, Happening.JOINED): State.LIVE,
     (State.LIVE, Happening.ABANDONED): State.LINGERING,
     (State.LIVE, Happening.ENDED): State.FINISHED,
@@ -56,6 +57,7 @@ TRANSITIONS: Mapping[tuple[State, Happening], State] = {
     (State.FINISHED, Happening.JOINED): State.FINISHED,
     (State.FINISHED, Happening.ABANDONED): State.FINISHED,
     (State.FINISHED, Happening.FORGOTTEN): State.EXPIRED,
+    (State.EXPIRED, Happening.JOINED): State.EXPIRED,
     (State.EXPIRED, Happening.ABANDONED): State.EXPIRED,
 }
 

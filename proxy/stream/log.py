@@ -95,19 +95,15 @@ class Log:
             self._drop_oldest()
         return before - self.bytes
 
-    def shed(self, size: int) -> int:
-        """Drop the oldest blocks until ``size`` bytes are free, but never the newest one; return the
-        bytes freed.
+    def shed(self, size: int, floor: int | None = None) -> int:
+        """Drop the oldest blocks until ``size`` bytes are free; return the bytes freed.
+
+        The newest block stays in any case, and so does every block after ``floor``.
         """
         before = self.bytes
         while len(self) > 1 and before - self.bytes < size:
-            self._drop_oldest()
-        return before - self.bytes
-
-    def release(self, seq: int) -> int:
-        """Drop the blocks up to and including ``seq``, but never the newest one; return bytes freed."""
-        before = self.bytes
-        while self.first <= seq and len(self) > 1:
+            if floor is not None and self.first > floor:
+                break
             self._drop_oldest()
         return before - self.bytes
 
@@ -133,12 +129,18 @@ class Log:
         return self.written - sum(map(len, self._blocks[start:]))
 
     def seq_of(self, last_id: bytes) -> int | None:
-        """Return the seq of the newest held block whose own ``id`` line says ``last_id``."""
+        """Return the seq of the newest held block whose own ``id`` line says ``last_id``.
+
+        Where a block without data said it, that is the seq of the block before: what follows is
+        still to be read.
+        """
         lines = (b"\nid: " + last_id + b"\n", b"\nid:" + last_id + b"\n")
         for index in range(len(self._blocks) - 1, self._empty - 1, -1):
-            block = b"\n" + self._blocks[index]
-            if any(line in block for line in lines):
-                return self.last - (len(self._blocks) - 1 - index)
+            without_data, _, block = self._blocks[index][:-2].rpartition(b"\n\n")
+            seq = self.last - (len(self._blocks) - 1 - index)
+            for position, text in ((seq, block), (seq - 1, without_data)):
+                if any(line in b"\n%b\n" % text for line in lines):
+                    return position
         return None
 
     def end(self, terminal: Terminal) -> None:

@@ -74,6 +74,7 @@ class Numbering:
         entries: list[bytes] = []
         pieces: list[bytes] | None = None  # what goes out, where that is more than the entries
         for index, block in enumerate(blocks):
+            retry = self.retry
             if _names_a_line(block):
                 if self._note_own_lines(block):  # this block brought the upstream's first id
                     rest = self._number_as_it_came(blocks[index:])
@@ -84,8 +85,9 @@ class Numbering:
                 entries.append(entry)
                 if pieces is not None:
                     pieces.append(entry)
-            elif self._retry_due:
-                pieces = [*(pieces or entries), self._retry_line()]
+            elif self._retry_due and self.retry != retry:
+                pieces = entries.copy() if pieces is None else pieces
+                pieces.append(self._retry_line())
         if pieces is not None:
             return Numbered(b"".join(pieces), entries)
         return Numbered(entries[0] if len(entries) == 1 else b"".join(entries), entries)
@@ -96,15 +98,15 @@ class Numbering:
         It is no event, but a client acts on a ``retry`` line, and sees a comment, as soon as the line
         has ended; both would have reached it without us.
         """
-        wire = b""
+        lines = []
         for line in pending.split(b"\n")[:-1]:
-            name, _, value = line.partition(b":")
-            if name == b"retry" and is_digits(value.strip(b" ")) and self._retries:
+            name, value = next(fields(line))
+            if name == b"retry" and is_digits(value) and self._retries:
                 self.retry = int(value)
-                wire += self._retry_line()
-            elif not name and line and self.as_it_came:
-                wire += line + b"\n"
-        return wire
+                lines.append(self._retry_line())
+            elif line.startswith(b":") and self.as_it_came:
+                lines.append(line + b"\n")
+        return b"".join(lines)
 
     def _entry(self, block: bytes) -> bytes:
         self.seq += 1
@@ -132,8 +134,7 @@ class Numbering:
                 entries.append(self._prefix + piece)
                 self._prefix = b""
             elif not _is_comment(block):
-                # A reader that comes later needs it too; the newest lines win, so the oldest may go.
-                self._prefix = (self._prefix + piece)[-MAX_PREFIX_BYTES:]
+                self._prefix = _newest(self._prefix + piece)  # a reader that comes later needs it too
         self.seq += len(entries)
         return Numbered(b"".join(pieces), entries)
 
@@ -186,6 +187,13 @@ def _sheltered(block: bytes) -> bytes:
     the stream begins, and for some reader the stream may begin here.
     """
     return b":\n" + block if block.startswith(BYTE_ORDER_MARK) else block
+
+
+def _newest(prefix: bytes) -> bytes:
+    """Keep a run of blocks within its bound: the newest win, and none is cut in two."""
+    if len(prefix) <= MAX_PREFIX_BYTES:
+        return prefix
+    return prefix[-MAX_PREFIX_BYTES:].partition(b"\n\n")[2]
 
 
 def _is_comment(block: bytes) -> bool:

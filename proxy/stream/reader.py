@@ -21,10 +21,11 @@ class Reader:
 
     ``retry`` is the reconnection time in milliseconds that the connection's first block carries, or
     None for dialects that must not have one. With ``signal_gaps`` a reader that fell out of the
-    log's window is told so by a block and goes on; otherwise ``take`` raises Gap.
+    log's window is told so by a block and goes on; otherwise ``take`` raises Gap. ``replayed`` counts
+    the blocks handed out that had been logged before the reader came.
     """
 
-    __slots__ = ("_cursor", "_head", "_log", "_offset", "_retry", "_signal_gaps", "_start", "live")
+    __slots__ = ("_cursor", "_head", "_log", "_offset", "_retry", "_signal_gaps", "live", "replayed")
 
     def __init__(self, log: Log, cursor: int, *, retry: int | None, signal_gaps: bool) -> None:
         self._log = log
@@ -32,9 +33,9 @@ class Reader:
         self._offset = log.size_before(max(cursor, log.first - 1))
         self._retry = retry
         self._signal_gaps = signal_gaps
-        self._start = cursor
         self._head = log.last  # so many blocks there were before this reader came
         self.live = False
+        self.replayed = 0
 
     @property
     def cursor(self) -> int:
@@ -51,11 +52,6 @@ class Reader:
         """How many blocks of the log are still to be handed out."""
         return 0 if self.live else self._log.last - self._cursor
 
-    @property
-    def replayed(self) -> int:
-        """How many blocks it was given that had been logged before it came."""
-        return max(min(self.cursor, self._head) - self._start, 0)
-
     def take(self, budget: int = TAKE_BYTES) -> bytes:
         """Return the next blocks as they go on the wire; nothing, and ``live``, at the head.
 
@@ -68,6 +64,7 @@ class Reader:
         if not entries:
             self.live = self._retry is None
             return told
+        self.replayed += max(min(len(entries), self._head - self._cursor), 0)
         self._cursor += len(entries)
         self._offset += sum(map(len, entries))
         if self._retry is not None:
@@ -87,7 +84,6 @@ class Reader:
         if not self._signal_gaps:
             raise Gap(self._cursor, first)
         told = gap_block(self._cursor + 1, first - 1)
-        self._start += first - 1 - self._cursor
         self._cursor = first - 1
         self._offset = self._log.size_before(self._cursor)
         return told

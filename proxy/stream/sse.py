@@ -36,8 +36,8 @@ class Parser:
     joined by LF, without the empty line that ends it; blocks of comments or other lines without data
     are returned as well. Empty lines that end nothing are skipped.
 
-    When a block grows beyond ``max_block_bytes``, ``overflowed`` becomes its size in bytes, and the
-    parser returns nothing more: the stream has to end.
+    When a block grows beyond ``max_block_bytes``, ``overflowed`` becomes its size in bytes (as far as
+    it has come), and the parser keeps and returns nothing more: the stream has to end.
     """
 
     __slots__ = ("_after_cr", "_at_start", "_limit", "_pending", "_scanned", "overflowed")
@@ -54,6 +54,8 @@ class Parser:
         """Return the blocks that ``data`` completes, oldest first."""
         if self._at_start:
             data = self._without_byte_order_mark(data)
+        if self.overflowed or not data:
+            return []
         if self._after_cr or b"\r" in data:
             data = self._with_lf_line_ends(data)
         pending = self._pending
@@ -61,7 +63,7 @@ class Parser:
             pending += data
             if pending.find(b"\n\n", self._scanned) < 0:
                 self._scanned = len(pending) - 1
-                return self._checked([])
+                return self._within_limit([])
             data = bytes(pending)
         blocks = data.split(b"\n\n")
         rest = blocks.pop()
@@ -71,29 +73,24 @@ class Parser:
             self._scanned = max(len(self._pending) - 1, 0)
         if b"\n\n\n" in data or data.startswith(b"\n"):
             blocks = [block for block in (block.lstrip(b"\n") for block in blocks) if block]
-        if len(data) > self._limit or len(self._pending) > self._limit:
-            return self._checked(blocks)
-        return blocks
+        return self._within_limit(blocks) if len(data) > self._limit else blocks
 
     @property
     def pending(self) -> bytes:
         """The block that has begun and not ended."""
         return bytes(self._pending)
 
-    def _checked(self, blocks: list[bytes]) -> list[bytes]:
-        if self.overflowed:
-            return []
+    def _within_limit(self, blocks: list[bytes]) -> list[bytes]:
+        """Return ``blocks``, or those before the first one that is too long."""
         for index, block in enumerate(blocks):
             if len(block) > self._limit:
                 return self._overflow(len(block), blocks[:index])
-        if len(self._pending) > self._limit:
-            return self._overflow(len(self._pending), blocks)
-        return blocks
+        begun = len(self._pending) - self._pending.endswith(b"\n")  # that LF may be half of an empty line
+        return self._overflow(begun, blocks) if begun > self._limit else blocks
 
     def _overflow(self, size: int, before: list[bytes]) -> list[bytes]:
         self.overflowed = size
         self._pending = bytearray()
-        self._limit = 0  # whatever comes now is over the limit
         return before
 
     def _without_byte_order_mark(self, data: bytes) -> bytes:
@@ -110,10 +107,9 @@ class Parser:
         return data.removeprefix(BYTE_ORDER_MARK)
 
     def _with_lf_line_ends(self, data: bytes) -> bytes:
-        if self._after_cr and data:
+        if self._after_cr:
             data = data.removeprefix(b"\n")
-            self._after_cr = False
-        self._after_cr = self._after_cr or data.endswith(b"\r")
+        self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
@@ -161,11 +157,11 @@ def fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def is_digits(value: bytes) -> bool:
-    """Whether a ``retry`` value counts: "consists of only ASCII digits" (and fits a 32-bit timer)."""
+    """Whether a ``retry`` value counts: "consists of only ASCII digits" (but not of too many)."""
     return value.isdigit() and len(value) <= MAX_RETRY_DIGITS
 
 
-#: A retry of more digits than this (weeks, in milliseconds) is noise, and int() of a huge one is slow.
+#: A retry of more digits than this (in milliseconds: months) is noise, and int() of a huge one is slow.
 MAX_RETRY_DIGITS = 10
 
 

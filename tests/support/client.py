@@ -29,6 +29,7 @@ class Answer:
     version: str
     interim: list[int] = field(default_factory=list)
     _rest: bytes = b""
+    _taken: int = 0
     _over: bool = False
 
     def header(self, name: str) -> str | None:
@@ -91,6 +92,14 @@ class Answer:
         data, self._rest = self._rest, b""
         return data + await self.body()
 
+    def stall(self) -> None:
+        """Read nothing from the socket any more, so that its buffers fill, until ``go_on``."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a reader's as well
+
+    def go_on(self) -> None:
+        """Read on."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Close the connection."""
         self.writer.close()
@@ -114,11 +123,15 @@ class Answer:
         return data[:-2]
 
     async def _length(self) -> bytes:
-        return (
-            await self.reader.readexactly(int(self.header("content-length") or "0"))
-            if not self._over
-            else b""
-        )
+        left = int(self.header("content-length") or "0") - self._taken
+        try:
+            data = await self.reader.read(min(left, 65536))
+        except ConnectionResetError as error:
+            raise Truncated(f"{error}, {left} bytes before the end") from error
+        if left and not data:
+            raise Truncated(f"the connection ended {left} bytes before the body")
+        self._taken += len(data)
+        return data
 
 
 #: Every connection that tests opened; the fixture in conftest closes what they left open.

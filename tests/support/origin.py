@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ class Connection:
     """One request at the origin, and the means to answer it.
 
     ``head`` is the request's head as it came, ``headers`` its fields by lower-case name, ``body`` its
-    (decoded) body.
+    (decoded) body. ``peer_closed`` is set once ``gone`` has seen the peer close.
     """
 
     reader: asyncio.StreamReader
@@ -57,20 +58,44 @@ class Connection:
         self.writer.close()
 
     async def gone(self) -> None:
-        """Wait until the peer has closed the connection."""
-        async with asyncio.timeout(PATIENCE):
-            while await self.reader.read(65536):
-                pass
+        """Wait until the peer has closed the connection, or has reset it."""
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE):
+                while await self.reader.read(65536):
+                    pass
+        self.peer_closed.set()
 
 
 Script = Callable[[Connection], Awaitable[None]]
 
 
-class Origin:
-    """A server whose every request is answered by ``script``. ``requests`` keeps what came."""
+def response(*fields: str, status: str = "200 OK", body: bytes = b"") -> bytes:
+    """Return the bytes of a response with these header lines, a Content-Length and ``body``."""
+    head = [f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}"]
+    return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
 
-    def __init__(self, script: Script) -> None:
+
+def reply(raw: bytes | None = None, *, close: bool = False) -> Script:
+    """Return a script that answers each request with these bytes (an empty 200), and may then hang up."""
+
+    async def script(connection: Connection) -> None:
+        await connection.send(response() if raw is None else raw)
+        if close:
+            await connection.close()
+
+    return script
+
+
+class Origin:
+    """A server whose every request is answered by ``script``. ``requests`` keeps what came.
+
+    Without ``whole_bodies`` a request counts as soon as its head is there, and its body is the script's
+    to read.
+    """
+
+    def __init__(self, script: Script, *, whole_bodies: bool = True) -> None:
         self.script = script
+        self.whole_bodies = whole_bodies
         self.requests: list[Connection] = []
         self.errors: list[BaseException] = []
         self._arrived = asyncio.Condition()
@@ -91,6 +116,11 @@ class Origin:
     def url(self) -> str:
         """The base URL."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._tasks)
 
     async def request(self, number: int = 1) -> Connection:
         """Wait for the request of this number (from 1)."""
@@ -113,6 +143,8 @@ class Origin:
         try:
             while True:
                 connection = await _read_request(reader, writer)
+                if self.whole_bodies:
+                    connection.body = await _read_body(reader, connection)
                 async with self._arrived:
                     self.requests.append(connection)
                     self._arrived.notify_all()
@@ -137,7 +169,6 @@ async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     for line in lines:
         name, _, value = line.partition(":")
         connection.headers.setdefault(name.lower(), []).append(value.strip())
-    connection.body = await _read_body(reader, connection)
     return connection
 
 

@@ -1,0 +1,47 @@
+"""What a sidecar in this process may hold when everybody has left: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from proxy.server.app import Sidecar
+from tests.conftest import eventually
+
+
+class Peace:
+    """The tasks and sockets that were there before; ``restored`` waits until nothing else is left."""
+
+    def __init__(self) -> None:
+        self._tasks = asyncio.all_tasks()
+        self._sockets = sockets()
+
+    async def restored(self, sidecar: Sidecar) -> None:
+        """Wait until ``sidecar`` holds nothing, and this process no more than it did before."""
+        await nothing_held(sidecar)
+        await eventually(lambda: asyncio.all_tasks() <= self._tasks, "no task is left")
+        await eventually(lambda: sockets() <= self._sockets, "no socket is left")
+
+
+async def nothing_held(sidecar: Sidecar) -> None:
+    """Wait until no stream, log, request, timer, counter or key is left in ``sidecar``."""
+    hub, gateway = sidecar.hub, sidecar.gateway
+    await eventually(lambda: not hub.running, "no stream runs")
+    await eventually(lambda: not gateway.in_flight, "no request is being answered")
+    await eventually(lambda: not len(hub.store), "no log is kept")
+    await eventually(lambda: not len(hub.wheel), "no timer is set")
+    await eventually(lambda: not len(gateway._attempts), "no key is held")
+    assert hub.store.bytes == 0
+    assert hub.readers == 0
+    assert not hub._readers
+    for stats in sidecar.telemetry.routes.values():
+        assert (stats.streams, stats.readers) == (0, 0)
+    for upstream in gateway._upstreams.values():
+        assert [server.streams for server in upstream.servers] == [0] * len(upstream.servers)
+        assert upstream._busy == 0
+
+
+def sockets() -> int:
+    """How many sockets this process has open."""
+    links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
+    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.islink(link))

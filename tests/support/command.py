@@ -1,0 +1,99 @@
+"""``sse-sidecar`` as a process of its own: started, signalled, listened to, and ended by its id."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.support.origin import PATIENCE
+
+PROJECT = Path(__file__).parents[2]
+
+
+class Command:
+    """One ``sse-sidecar ARGUMENTS``, its output in files below ``directory``."""
+
+    def __init__(self, directory: Path, *arguments: str | Path, **environ: str) -> None:
+        self._arguments = list(map(str, arguments))
+        self._environ = environ
+        self._out = directory / "stdout"
+        self._err = directory / "stderr"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, without a terminal and without input."""
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "proxy", *self._arguments),
+                cwd=PROJECT,
+                env={**os.environ, **self._environ},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def output(self) -> str:
+        """What it has written to stdout."""
+        return self._out.read_text("utf-8")
+
+    @property
+    def errors(self) -> str:
+        """What it has written to stderr."""
+        return self._err.read_text("utf-8")
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Return its log lines, each of which must be JSON: all of them, or those of one event."""
+        # What follows the last line end is a line that is still being written.
+        lines = [json.loads(line) for line in self.errors.split("\n")[:-1]]
+        return [line for line in lines if event in (None, line["event"])]
+
+    async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        """Wait for the line of this event and number (from 1)."""
+        deadline = time.monotonic() + PATIENCE
+        while len(lines := self.log(event)) < count:
+            assert self.running, f"it ended with {self._process}: {self.errors}"
+            assert time.monotonic() < deadline, f"no {event!r} was logged {count} times: {self.errors}"
+            await asyncio.sleep(0.01)
+        return lines[count - 1]
+
+    async def url(self) -> str:
+        """Wait until it listens; return the data plane's base URL."""
+        return f"http://{(await self.logged('listening'))['on'][0]}"
+
+    async def admin_url(self) -> str:
+        """Wait until it listens; return the admin listener's base URL."""
+        return f"http://{(await self.logged('listening'))['admin'][0]}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    async def ended(self) -> int:
+        """Wait for its end and return its exit status."""
+        assert self._process is not None
+        async with asyncio.timeout(PATIENCE):
+            return await self._process.wait()
+
+    async def end(self) -> None:
+        """End it at once, if it still runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
