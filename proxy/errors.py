@@ -205,7 +205,7 @@ class BodyDiffers(RequestError):
 
 
 class TooManyReaders(RequestError):
-    """This caller, or this stream, already has as many readers as it may."""
+    """The caller, or the stream, already has as many readers as it may."""
 
     status = 429
     kind = "too-many-readers"

@@ -68,7 +68,7 @@ async def _closed_clients() -> AsyncIterator[None]:
 
 @pytest.fixture
 async def start_sidecar() -> AsyncIterator[StartSidecar]:
-    """Start sidecars: ``await start_sidecar(upstream_url, route={…}, **top)`` or with a Config."""
+    """Start sidecars, each for an upstream's URL, ``route={…}`` and more top-level keys, or for a Config."""
     running: list[Sidecar] = []
 
     async def start(upstream: str | Config, **settings: Any) -> Sidecar:
@@ -85,7 +85,7 @@ async def start_sidecar() -> AsyncIterator[StartSidecar]:
 
 @pytest.fixture
 async def start_origin() -> AsyncIterator[StartOrigin]:
-    """Start origins: ``await start_origin(script, **options)``. A script that fails, fails the test."""
+    """Start origins, each with a script and an Origin's options. A script that fails, fails the test."""
     running: list[Origin] = []
 
     async def start(script: Script, **options: Any) -> Origin:
@@ -102,7 +102,7 @@ async def start_origin() -> AsyncIterator[StartOrigin]:
 
 @pytest.fixture
 async def start_command(tmp_path: Path) -> AsyncIterator[StartCommand]:
-    """Start processes: ``await start_command("serve", file, NAME="value")`` runs ``sse-sidecar serve file``."""
+    """Start processes: ``sse-sidecar`` with these arguments, and the environment with these additions."""
     started: list[Command] = []
 
     async def start(*arguments: str | Path, **environ: str) -> Command:

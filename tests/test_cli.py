@@ -237,4 +237,6 @@ async def test_serve_serves(tmp_path: Path, start_command: StartCommand) -> None
     assert json.loads(await answer.body())["route"] == "rest"
     serve.signal(signal.SIGTERM)
     assert await serve.ended() == 0
-    assert [line["event"] for line in serve.log()] == ["listening", "draining", "stopped"]
+    assert [line["event"] for line in serve.log()] == [
+        *("listening", "upstream failed", "draining", "stopped")
+    ]

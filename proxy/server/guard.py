@@ -46,7 +46,11 @@ def check_message(request: web.BaseRequest) -> None:
         raise VersionNotSupported(
             f"HTTP/{request.version.major}.{request.version.minor}: expected 1.0 or 1.1"
         )
-    if request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers:
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
+    if any(coding.lower() != "chunked" for coding in codings):
+        # It would be lost on the way, since aiohttp undoes the chunks and nothing else.
+        raise BadRequest("the body has a transfer coding besides 'chunked'")
+    if request.version == HttpVersion10 and codings:
         # RFC 9112 §6.1: such a message's "framing is faulty, even if a Content-Length is present".
         raise BadRequest("Transfer-Encoding in an HTTP/1.0 request; expected Content-Length")
     hosts = request.headers.getall(hdrs.HOST, ())

@@ -30,7 +30,13 @@ NOT_OF_A_STREAM = (
     "content-encoding",
     "cache-control",
     "x-accel-buffering",
+    "accept-ranges",
+    "content-digest",
+    "content-md5",
+    "digest",
     "etag",
+    "last-modified",
+    "repr-digest",
     # An upstream that is a sidecar too says these of its own stream.
     "stream-id",
     "stream-closed",

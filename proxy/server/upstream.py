@@ -8,6 +8,7 @@ other server ever gets it, since the first may already be working (and billing).
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 from collections.abc import Callable
@@ -161,7 +162,7 @@ class Upstream:
         try:
             async with asyncio.timeout(call.timeouts.first_byte) as limit:
                 if upload is not None:  # a long upload is no slow answer: the clock starts when it ends
-                    upload.moved = lambda now: limit.reschedule(now + call.timeouts.first_byte)
+                    upload.moved = functools.partial(_put_off, limit, call.timeouts.first_byte)
                 return await self._request(server, call, sending)
         except SidecarError:
             raise
@@ -189,9 +190,10 @@ class Upstream:
                 if not sending.reused or call.body is not None or call.method not in SAFE_METHODS:
                     raise
             else:
-                if answer.status == 101:
+                fault = wire.fault_of(answer)
+                if fault is not None:
                     answer.close()
-                    raise UpstreamBroken(f"upstream {self.name!r}", "switched protocols, unasked", sent=True)
+                    raise UpstreamBroken(f"upstream {self.name!r}", fault, sent=True)
                 return answer
 
     async def _request_once(self, server: Server, call: Call) -> aiohttp.ClientResponse:
@@ -235,6 +237,11 @@ class Upstream:
             await self._session.close()
         if self._closing is not None:
             await self._closing
+
+
+def _put_off(limit: asyncio.Timeout, seconds: float, now: float) -> None:
+    if not limit.expired():  # the timeout may have struck in this very turn of the loop
+        limit.reschedule(now + seconds)
 
 
 def _tls(settings: UpstreamSettings) -> ssl.SSLContext | bool:

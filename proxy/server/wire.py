@@ -124,6 +124,17 @@ def session(pool: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return client
 
 
+def fault_of(answer: aiohttp.ClientResponse) -> str | None:
+    """Tell what in a response's head must not reach a client, though aiohttp's parser let it through."""
+    if answer.status == 101:
+        return "switched protocols, unasked"
+    if answer.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
+        return "used a transfer coding, unasked"
+    if any(map(_CONTROL.search, (answer.reason or "", *answer.headers.values()))):
+        return "sent a control character in its head"
+    return None
+
+
 def serialized(status_line: str, headers: CIMultiDict[str]) -> bytes:
     """Return a message's head. What came as bytes outside UTF-8 leaves as the same bytes.
 

@@ -124,7 +124,10 @@ class Log:
         return self._blocks[max(len(self._blocks) - count, self._empty) :]
 
     def size_before(self, seq: int) -> int:
-        """Return how many bytes had been written when block ``seq`` had just been logged."""
+        """Return how many bytes had been written when block ``seq`` had just been logged.
+
+        Before the window, that is what had been written when the last dropped block had been.
+        """
         start = self._empty + max(seq - self.first + 1, 0)
         return self.written - sum(map(len, self._blocks[start:]))
 

@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, log: Log, cursor: int, *, retry: int | None, signal_gaps: bool) -> None:
         self._log = log
         self._cursor = cursor
-        self._offset = log.size_before(max(cursor, log.first - 1))
+        self._offset = log.size_before(cursor)
         self._retry = retry
         self._signal_gaps = signal_gaps
         self._head = log.last  # so many blocks there were before this reader came

@@ -99,7 +99,7 @@ async def measured(
     rate = size / (time.monotonic() - start)
     growth = process.peak() - before
     tell(
-        f"{name}, {size / MIB:.0f} MiB: RSS {before / MIB:.1f} MiB before, {process.peak() / MIB:.1f} at most "
+        f"{name}, {size / MIB:.0f} MiB: RSS {before / MIB:.1f} → at most {process.peak() / MIB:.1f} MiB "
         f"(+{growth / MIB:.1f}); {rate / MIB:.0f} MiB/s with client, sidecar and upstream on one machine"
     )
     assert digest == digest_of(size)

@@ -71,7 +71,7 @@ class Client:
     async def work(self, end: float) -> None:
         """Do one thing after the other until that (monotonic) time."""
         while time.monotonic() < end:
-            (habit,) = self._rng.choices(list(self._habits), self._habits.values())
+            (habit,) = self._rng.choices(list(self._habits), list(self._habits.values()))
             await habit()
             self.done[habit.__name__] += 1
 
@@ -93,7 +93,7 @@ class Client:
     async def _stream(self) -> None:
         async with self._asking("POST", "/v1/chat/completions?interval=0.002", CHAT) as answer:
             body = await answer.body()
-        assert body.endswith(b"data: [DONE]\n\n")
+        assert b"data: [DONE]\n\n" in body
         chunks = (json.loads(line[len(b"data: ") :]) for line in body.split(b"\n") if b"{" in line)
         deltas = (chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
         assert "".join(deltas) == expected_text()
@@ -209,7 +209,8 @@ async def test_minutes_of_mixed_traffic(provider: Running, start_process: StartP
     assert process.complaints() == []
     assert provider.ledger.open_streams == 0
     assert after.count("Relay", "SseReader", "TaskSource", "Log", "Attempt", "Exchange", "Response") == 0
-    assert after.count("Upstream") == before.count("Upstream")
+    pools = "proxy.server.upstream.Upstream"  # every reload retired one, and made another
+    assert after.kinds[pools] == before.kinds[pools]
     assert (thirds[2] - thirds[1]) * MIB < GROWTH
 
 

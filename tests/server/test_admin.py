@@ -35,7 +35,6 @@ FAMILIES = {
     "sidecar_logs": "gauge",
     "sidecar_readers": "gauge",
     "sidecar_readers_dropped": "counter",
-    "sidecar_readers_dropped": "counter",
     "sidecar_replayed_events": "counter",
     "sidecar_requests": "counter",
     "sidecar_resumes": "counter",
@@ -330,6 +329,25 @@ async def test_pauses_are_counted(start_sidecar: StartSidecar, start_origin: Sta
     await eventually(lambda: stats.pauses, "a pause")
     assert (await scrape(sidecar)).value("sidecar_upstream_pauses_total", route="all") == 1
     assert (await admin_json(sidecar, "/streams"))["streams"][0]["paused"] is True
+
+
+async def test_readers_that_we_dropped_are_counted(
+    start_sidecar: StartSidecar, start_origin: StartOrigin
+) -> None:
+    """By cause: whoever takes nothing for too long, and whoever still reads when a drain is over."""
+    stuck = await start_origin(holds(b"data: %b\n\n" % (b"x" * 64 * 1024) * 256))
+    sidecar = await start_sidecar(
+        stuck.url, drain="0s", route={"timeouts": {"send": "50ms"}, "replay": {"max_bytes": "32MiB"}}
+    )
+    stalled = await ask(sidecar.url, "/stalled")
+    stalled.stall()
+    await eventually(lambda: not sidecar.hub.readers, "the end of the reader that takes nothing")
+    dismissed = await ask(sidecar.url, "/dismissed")
+    await dismissed.blocks(256)
+    await sidecar.drain()
+    found = await scrape(sidecar)
+    for cause in ("send_timeout", "drain"):
+        assert found.value("sidecar_readers_dropped_total", route="all", cause=cause) == 1
 
 
 async def test_streams_without_room_are_counted(

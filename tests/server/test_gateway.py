@@ -308,6 +308,9 @@ BROKEN = {
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     ),
     "a NUL": b"HTTP/1.1 200 OK\r\nX: a\0canary\r\n\r\n",
+    "a control character": b"HTTP/1.1 200 OK\r\nX: a\x01canary\r\nContent-Length: 0\r\n\r\n",
+    "one in its reason": b"HTTP/1.1 200 O\x7fcanary\r\nContent-Length: 0\r\n\r\n",
+    "another transfer coding": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "a long field": b"HTTP/1.1 200 OK\r\nX: " + b"canary" * 20000 + b"\r\n\r\n",
     "protocols switched": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
 }

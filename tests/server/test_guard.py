@@ -137,6 +137,13 @@ def test_chunks_are_not_for_http_1_0() -> None:
         guard.check_message(make_mocked_request("POST", "/", headers=headers, version=HttpVersion10))
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "identity"])
+def test_chunks_are_the_only_transfer_coding(coding: str) -> None:
+    """Another one would be undone by nobody, and announced to nobody."""
+    with pytest.raises(BadRequest):
+        guard.check_message(make_mocked_request("POST", "/", headers={"Transfer-Encoding": coding}))
+
+
 @pytest.mark.parametrize(
     "version", [HttpVersion(0, 9), HttpVersion(1, 2), HttpVersion(2, 0), HttpVersion(3, 0)]
 )

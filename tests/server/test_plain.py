@@ -949,3 +949,24 @@ async def test_a_server_that_is_down_is_passed_over(
         answer = await ask(sidecar.url, method="POST", body=b"%d" % number)
         assert answer.status == 200
     assert [connection.body for connection in origin.requests] == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_server_that_was_down_is_left_alone_for_a_while(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """One failed connection is enough for the next few seconds: nobody else waits for it."""
+    port, knocked = free_port(), 0
+
+    async def knock(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal knocked
+        knocked += 1
+        writer.close()
+
+    origin = await start_origin(reply())
+    sidecar = await start_sidecar("unused", **balanced([f"http://127.0.0.1:{port}", origin.url]))
+    for _ in range(2):  # one of them tries the closed port first
+        await ask(sidecar.url)
+    async with await asyncio.start_server(knock, "127.0.0.1", port):
+        for _ in range(4):
+            assert (await ask(sidecar.url)).status == 200
+    assert (knocked, len(origin.requests)) == (0, 6)

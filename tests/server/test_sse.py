@@ -125,7 +125,8 @@ async def test_end_to_end_headers_pass_and_others_do_not(
     origin = await start_origin(
         streaming(
             "X-Request-Id: 7\nVary: A\nVary: B\nConnection: keep-alive, X-Hop\nX-Hop: 1\nKeep-Alive: 5\n"
-            'ETag: "a"\nStream-Closed: true\nStream-Resumed-From: 3\nServer: app/1'
+            'ETag: "a"\nContent-Digest: sha-256=:x:\nRepr-Digest: sha-256=:x:\nAccept-Ranges: bytes\n'
+            "Stream-Closed: true\nStream-Resumed-From: 3\nServer: app/1"
         )
     )
     sidecar = await start_sidecar(origin.url)
@@ -133,8 +134,9 @@ async def test_end_to_end_headers_pass_and_others_do_not(
     assert answer.header("x-request-id") == "7"
     assert answer.headers("vary") == ["A", "B"]
     assert answer.headers("server") == ["app/1"]
-    for gone in ("x-hop", "keep-alive", "etag", "stream-closed", "stream-resumed-from", "content-length"):
-        assert answer.header(gone) is None
+    names = {name.lower() for name, _ in answer.raw_headers}
+    assert not names & {"x-hop", "keep-alive", "stream-closed", "stream-resumed-from", "content-length"}
+    assert not names & {"etag", "content-digest", "repr-digest", "accept-ranges"}
     assert answer.headers("transfer-encoding") == ["chunked"]
 
 

@@ -123,6 +123,30 @@ def test_the_newest_block_is_always_held() -> None:
     assert (len(stream.log), store.bytes) == (1, 5000)
 
 
+def test_who_grows_keeps_what_is_still_to_be_read() -> None:
+    """A floor says which of its blocks may go; the store tells whether its bound holds all the same."""
+    store = store_of()
+    stream = running(store, "slow", 400, 400)
+    stream.log.extend([b"x" * 400], 400)
+    assert not store.grew(stream, 400, 0, lambda: 0)
+    assert (stream.log.first, store.bytes) == (1, 1200)
+    assert store.grew(stream, 0, 0, lambda: 1)
+    assert (stream.log.first, store.bytes) == (2, 800)
+
+
+def test_a_floor_is_asked_for_only_where_it_is_needed() -> None:
+    """It costs a look at every reader, so a store with room does not ask."""
+    store = store_of()
+    old, stream = finished(store, "old", 400), running(store, "new", 400)
+
+    def floor() -> int:
+        raise AssertionError("there is room")
+
+    stream.log.extend([b"x" * 400], 400)
+    assert store.grew(stream, 400, 0, floor)
+    assert (old.forgotten_times, store.bytes) == (1, 800)
+
+
 def test_room_for_one_more() -> None:
     """A new stream finds room while there is some, or while something finished is in the way."""
     store = store_of()
@@ -241,16 +265,19 @@ class AnyStore(RuleBasedStateMachine):
             self.store.add(self.running[-1])
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), size=st.integers(1, 200))
-    def grow(self, data: st.DataObject, size: int) -> None:
-        """A log grows."""
+    @rule(data=st.data(), size=st.integers(1, 200), unread=st.integers(1, 3))
+    def grow(self, data: st.DataObject, size: int, unread: int) -> None:
+        """A log grows by one block; its newest few are still to be read."""
         stream = data.draw(st.sampled_from(self.running))
         others = [other.log.bytes for other in self.running if other is not stream]
-        grow(self.store, stream, size, self.now)
+        stream.log.extend([b"x" * size], size)
+        floor = max(stream.log.last - unread, stream.log.first - 1)
+        holds = self.store.grew(stream, size, self.now, lambda: floor)
         self._see_evicted()
         assert [other.log.bytes for other in self.running if other is not stream] == others
-        over = self.store.bytes > self.settings.max_bytes
-        assert not over or (not self.kept and len(stream.log) == 1), "somebody could have made room"
+        assert stream.log.first <= floor + 1
+        assert holds == (self.store.bytes <= self.settings.max_bytes)
+        assert holds or (not self.kept and stream.log.first == floor + 1), "somebody could have made room"
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())

@@ -122,6 +122,16 @@ def test_shed(size: int, left: list[int]) -> None:
     assert log.bytes == len(left) * 20
 
 
+def test_shed_stops_at_a_floor() -> None:
+    """What somebody still has to read stays, even where the bytes are wanted elsewhere."""
+    log = log_of(4)
+    assert log.shed(60, floor=1) == 20
+    assert held(log) == [2, 3, 4]
+    assert log.shed(60, floor=0) == 0
+    assert log.shed(60, floor=4) == 40
+    assert held(log) == [4]
+
+
 @given(st.lists(st.tuples(st.integers(1, 900), st.integers(1, 1200)), max_size=8))
 def test_dropping_many_blocks_changes_nothing_else(steps: list[tuple[int, int]]) -> None:
     """The places of dropped blocks are collected and removed now and then: nobody can tell."""

@@ -170,14 +170,14 @@ def test_entries_join_to_the_wire() -> None:
     assert numbering.number([]).entries == []
 
 
-def test_what_the_upstream_wrote_is_remembered() -> None:
-    """The upstream's last id and its retry are known even where they are not passed on."""
-    numbering = emit([b"id: 1\nretry: 10\ndata: a\n\nid: x\0\nid: 2\nretry: no\n\n"], Ids.OWN).numbering
+@pytest.mark.parametrize("ids", Ids)
+def test_what_the_upstream_wrote_is_remembered(ids: Ids) -> None:
+    """The upstream's last id and its retry are known, whether they are passed on or not."""
+    numbering = emit([b"id: 1\nretry: 10\ndata: a\n\nid: x\0\nid: 2\nretry: no\n\n"], ids).numbering
     assert (numbering.last_id, numbering.retry) == (b"2", 10)
-    assert not numbering.as_it_came
-    silent = emit([b"data: a\n\n"], Ids.UPSTREAM).numbering
+    assert numbering.as_it_came == (ids is Ids.UPSTREAM)
+    silent = emit([b"data: a\n\n"], ids).numbering
     assert (silent.last_id, silent.retry) == (None, None)
-    assert silent.as_it_came
 
 
 # The upstream takes over.

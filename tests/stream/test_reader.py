@@ -252,7 +252,7 @@ class LogAndReaders(RuleBasedStateMachine):
         """Log what one read brought; give it to the live; keep the bounds, perhaps with a floor."""
         batch = [block(self.log.last + index, size) for index, size in enumerate(sizes, start=1)]
         self._log(batch)
-        floor = max((c.reader.cursor for c in self.clients if not c.gone), default=None) if pause else None
+        floor = self._floor() if pause else None
         before, first = self.log.bytes, self.log.first
         assert self.log.trim(floor) == before - self.log.bytes
         assert floor is None or self.log.first <= max(first, floor + 1), "somebody still has to read it"
@@ -275,13 +275,19 @@ class LogAndReaders(RuleBasedStateMachine):
         for client in live:
             client.seen += len(batch)
 
-    @rule(size=st.integers(0, 400))
-    def shed(self, size: int) -> None:
-        """The store asks for bytes back."""
-        before = self.log.bytes
-        freed = self.log.shed(size)
+    @rule(size=st.integers(0, 400), pause=st.booleans())
+    def shed(self, size: int, pause: bool) -> None:
+        """The store asks for bytes back, perhaps not for those that somebody still has to read."""
+        floor = self._floor() if pause else None
+        before, first = self.log.bytes, self.log.first
+        freed = self.log.shed(size, floor)
         assert freed == before - self.log.bytes
-        assert freed >= size or len(self.log) <= 1
+        assert floor is None or self.log.first <= max(first, floor + 1), "somebody still has to read it"
+        assert freed >= size or len(self.log) <= 1 or (floor is not None and self.log.first > floor)
+
+    def _floor(self) -> int | None:
+        """What the furthest reader has: a relay that can pause its upstream drops no more than that."""
+        return max((client.reader.cursor for client in self.clients if not client.gone), default=None)
 
     @precondition(lambda self: len(self.clients) < 5)
     @rule(back=st.integers(0, 30), retry=st.sampled_from([None, 3000]), signal_gaps=st.booleans())

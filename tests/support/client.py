@@ -157,7 +157,7 @@ async def read_answer(
         async with asyncio.timeout(PATIENCE):
             head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-        version, status, reason = (first.split(" ", 2) + [""])[:3]
+        version, status, reason = [*first.split(" ", 2), ""][:3]
         if not status.startswith("1"):
             break
         interim.append(int(status))
