@@ -18,6 +18,7 @@ from proxy.server import cors, guard
 from proxy.server.headers import NOT_RETURNED, end_to_end
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
+from proxy.server.room import wait_for_room
 from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, as_chunk, is_chunked
 from proxy.stream.reader import Reader
@@ -109,6 +110,7 @@ class SseReader(Reader):
         closed before the body has ended, so that the client notices.
         """
         route = self._relay.route
+        send = route.timeouts.send
         self._transport.set_write_buffer_limits(high=route.high_water)
         self._relay.join(self)
         self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
@@ -118,12 +120,12 @@ class SseReader(Reader):
             self.pump()
             while not self._over():
                 if self._protocol.writing_paused:
-                    await self._drain()
+                    await wait_for_room(self._request, send)
                     self.pump()
                 else:
                     self._wake = self._hub.loop.create_future()
                     await self._wake
-            await self._drain()
+            await wait_for_room(self._request, send)
         except TimeoutError:
             self._relay.dropped("send_timeout")
             self._transport.abort()
@@ -217,23 +219,6 @@ class SseReader(Reader):
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-    async def _drain(self) -> None:
-        """Wait until the socket has room.
-
-        Raises TimeoutError when it takes nothing at all, and ConnectionResetError when the client has
-        left: the socket of one that is gone stays full, and nothing else would end the waiting.
-        """
-        while self._protocol.writing_paused:
-            if self._transport.is_closing():
-                raise ConnectionResetError("the client has left")
-            waiting = self._transport.get_write_buffer_size()
-            try:
-                async with asyncio.timeout(self._relay.route.timeouts.send):
-                    await self._request.writer.drain()
-            except TimeoutError:
-                if self._transport.get_write_buffer_size() >= waiting:
-                    raise
 
 
 class StreamAnswer(Answer):

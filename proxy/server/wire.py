@@ -265,10 +265,12 @@ class Answer(web.StreamResponse):
             self.force_close()
         return await super().prepare(request)
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write a piece of the body."""
+    async def put(self, data: bytes) -> None:
+        """Write a piece of the body, and do not wait for the socket: ``room`` knows for how long."""
         self.sent += len(data)
-        await super().write(data)
+        writer = self._payload_writer
+        assert isinstance(writer, http_writer.StreamWriter)
+        await writer.write(data, drain=False)
 
     async def _prepare_headers(self) -> None:
         typed = hdrs.CONTENT_TYPE in self.headers

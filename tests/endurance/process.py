@@ -30,9 +30,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What a tidied process holds: bytes resident, and live objects by the name of their class."""
+    """What a tidied process holds: bytes resident, blocks of memory that Python has allocated, and live
+    objects by the name of their class.
+    """
 
     resident: int
+    blocks: int
     kinds: dict[str, int]
 
     def count(self, *names: str) -> int:
@@ -93,7 +96,7 @@ class SidecarProcess:
         self._counted += 1
         self._command.signal(signal.SIGUSR1)
         line = await self._command.logged("census", self._counted)
-        return Census(line["resident"], line["kinds"])
+        return Census(line["resident"], line["blocks"], line["kinds"])
 
     def resident(self) -> int:
         """Bytes in memory now."""

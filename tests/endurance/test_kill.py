@@ -76,7 +76,8 @@ async def test_a_thousand_resumes_over_fifty_streams_leave_a_process_as_it_was(
     tell(
         f"1,000 resumes over 50 streams: {tally.live} live, {tally.closed} after the end, {tally.halves} in "
         f"mid-block; RSS {before.resident / MIB:.1f} → {after.resident / MIB:.1f} MiB; descriptors "
-        f"{descriptors} → {process.descriptors()}; more objects: {after.more_than(before)}"
+        f"{descriptors} → {process.descriptors()}; blocks {before.blocks} → {after.blocks}; more objects: "
+        f"{after.more_than(before)}"
     )
     outcomes = await process.labelled("sidecar_resumes_total", "outcome")
     assert sum(outcomes.values()) - sum(counted.values()) == 1000 + tally.attached
@@ -85,6 +86,7 @@ async def test_a_thousand_resumes_over_fifty_streams_leave_a_process_as_it_was(
     assert after.count("Relay", "SseReader", "TaskSource", "Log", "Attempt") == 0
     grown = {kind: more for kind, more in after.more_than(before).items() if more >= 20}
     assert grown == {"proxy.store.memory.Epitaph": 50}  # a tombstone a stream is meant to stay
+    assert after.blocks - before.blocks < 1000
     assert after.resident - before.resident < GROWTH
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import struct
@@ -970,3 +971,43 @@ async def test_a_server_that_was_down_is_left_alone_for_a_while(
         for _ in range(4):
             assert (await ask(sidecar.url)).status == 200
     assert (knocked, len(origin.requests)) == (0, 6)
+
+
+# Silence, on either side
+
+
+async def test_an_upstream_that_falls_silent_is_cut(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A body that stops for longer than timeouts.idle ends before its length, and frees the upstream."""
+
+    async def script(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await connection.gone()
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url, route={"timeouts": {"idle": "50ms"}})
+    answer = await ask(sidecar.url, "/")
+    with pytest.raises((Truncated, asyncio.IncompleteReadError, ConnectionResetError)):
+        await answer.body()
+    await eventually(lambda: (origin.requests[0]).peer_closed.is_set(), "the upstream connection's end")
+
+
+async def test_a_client_that_takes_nothing_is_cut(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A download that its client does not read ends after timeouts.send, and frees the upstream."""
+
+    async def script(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                await connection.send(b"x" * 100_000)
+        await connection.gone()
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url, route={"timeouts": {"send": "100ms"}})
+    answer = await ask(sidecar.url, "/")
+    answer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a write transport
+    request = await origin.request()
+    await eventually(request.peer_closed.is_set, "the upstream connection's end")
