@@ -14,8 +14,9 @@ The way of one event, from the upstream's socket to a client's:
     one that is behind is a cursor (``stream.reader``) and continues from the log.
 7.  A client that dropped comes back through ``server.resume``; one that presses stop, through
     ``server.streams``.
+8.  What happened is counted in ``server.tally`` and told by ``server.report`` and ``telemetry``.
 
-``server.app`` puts it together from ``config``; ``store`` bounds all logs; ``telemetry`` tells.
+``server.app`` puts it together from ``config``; ``store`` bounds all logs.
 Imports run one way: errors, stream → dialects → config → store, telemetry → server → cli.
 """
 

@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=.venv
+versions=tests/constraints.txt
 
 main() {
     case "${1-}" in
@@ -26,11 +27,11 @@ main() {
     esac
 }
 
-# package EXTRAS: this package, editable, with these extras; again when pyproject.toml has changed.
+# package EXTRAS: this package, editable, with these extras; again when what it depends on has changed.
 package() {
     local stamp python="${PYTHON:-python3}"
     for stamp in "$venv/.installed-$1"*; do  # more extras will do as well
-        if [[ "$stamp" -nt pyproject.toml ]]; then return; fi
+        if [[ "$stamp" -nt pyproject.toml && "$stamp" -nt $versions ]]; then return; fi
     done
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "$python is not Python 3.11 or newer; name one that is: make PYTHON=python3.13 …" >&2
@@ -39,7 +40,7 @@ package() {
     # A venv that failed half-way (Debian without python3-venv) has a python and no pip.
     [[ -x "$venv/bin/pip" ]] || "$python" -m venv --clear "$venv"
     echo "Installing .[$1] into $venv, which can take some minutes …"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".[$1]"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --constraint $versions --editable ".[$1]"
     touch "$venv/.installed-$1"
 }
 

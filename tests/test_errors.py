@@ -52,10 +52,10 @@ ANSWERS: list[tuple[SidecarError, int, str, dict[str, str]]] = [
     (BodyDiffers("x"), 422, "body-differs", {}),
     (TooManyReaders("9"), 429, "too-many-readers", {"Retry-After": "5"}),
     (HeadersTooLarge("33 KiB"), 431, "headers-too-large", {}),
-    (UpstreamUnreachable("refused"), 502, "upstream-unreachable", {}),
-    (UpstreamBroken("no HTTP", sent=True), 502, "upstream-broken", {}),
+    (UpstreamUnreachable("upstream", "refused"), 502, "upstream-unreachable", {}),
+    (UpstreamBroken("upstream", "no HTTP", sent=True), 502, "upstream-broken", {}),
     (CapacityError("full"), 503, "capacity", {"Retry-After": "2"}),
-    (UpstreamTimeout("600 s", sent=True), 504, "upstream-timeout", {}),
+    (UpstreamTimeout("upstream", "600 s", sent=True), 504, "upstream-timeout", {}),
     (VersionNotSupported("HTTP/0.9"), 505, "version-not-supported", {}),
 ]
 
@@ -119,8 +119,8 @@ def test_messages_carry_numbers() -> None:
 
 def test_what_was_sent_upstream() -> None:
     """A request that never left can be repeated without being paid for twice."""
-    assert not UpstreamUnreachable("refused").sent
-    assert UpstreamTimeout("600 s", sent=True).sent
+    assert not UpstreamUnreachable("upstream", "refused").sent
+    assert UpstreamTimeout("upstream", "600 s", sent=True).sent
 
 
 def test_every_fault_of_a_configuration() -> None:

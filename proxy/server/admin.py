@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from proxy.server.report import snapshot
 from proxy.server.wire import json_body
 from proxy.stream.cursor import short
 
@@ -64,7 +65,7 @@ async def streams(request: web.Request) -> web.Response:
             "client": relay.birth.client,
             "paused": relay.paused,
             "recorded": relay.recorded,
-            **relay.snapshot(),
+            **snapshot(relay),
         }
         for relay in (*hub.running, *kept)
     ]

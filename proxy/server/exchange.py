@@ -14,11 +14,26 @@ from proxy.dialects import DIALECTS, Dialect, propose
 from proxy.errors import BadRequest
 from proxy.server import headers
 from proxy.server.headers import LAST_EVENT_ID, Origin
-from proxy.server.relay import Birth
 from proxy.server.upload import Upload
 from proxy.server.upstream import Call, Upstream, as_interim
 from proxy.stream import cursor
 from proxy.stream.cursor import Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """The request that began a stream."""
+
+    route: Route
+    dialect: Dialect
+    method: str
+    path: str
+    client: str
+    owner: bytes | None
+    fingerprint: bytes | None
+    at: float
+    upstream: str
+    credentials: bool
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from proxy.config import Config
-from proxy.errors import HeadersTooLarge, SidecarError
+from proxy.errors import HeadersTooLarge, SidecarError, VersionNotSupported
 from proxy.server import cors, guard, problem, resume
 from proxy.server.exchange import Exchange, dialect_of, own_cursor
 from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
@@ -31,7 +31,7 @@ from proxy.server.sse import EVENT_STREAM, StreamAnswer, serve_stream
 from proxy.server.streams import PREFIX, StreamsHandler, shown_path
 from proxy.server.upload import Upload
 from proxy.server.upstream import Call, Upstream
-from proxy.server.wire import ANSWERED, Answer
+from proxy.server.wire import ANSWERED, Answer, answer_in_our_version
 from proxy.telemetry import Visited
 
 #: The status noted for a client that left before it was answered; nginx's word for it.
@@ -163,6 +163,8 @@ class Gateway:
     def _refusal(
         self, error: SidecarError, request: web.BaseRequest, exchange: Exchange | None, name: str
     ) -> web.StreamResponse:
+        if isinstance(error, VersionNotSupported):
+            answer_in_our_version(request)
         if exchange is None:
             answer = problem.answer(error, request, route=None)
             return self._streams.readable(request, answer) if name == "_streams" else answer
@@ -242,7 +244,7 @@ class Gateway:
         try:
             return await self._read(exchange, relay, begun.cookies, prelude)
         finally:
-            if not relay.readers_ever:  # its only client is gone, or was refused, before it could read
+            if not relay.tally.readers:  # its only client is gone, or was refused, before it could read
                 relay.cancel("disconnect", "the client left before the stream began")
 
     async def _read(

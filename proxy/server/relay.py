@@ -9,25 +9,24 @@ few; deadlines are looked at by an alarm that nobody moves when an event passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from multidict import CIMultiDict
 
-from proxy.config import Route
-from proxy.dialects import DIALECTS, Dialect, Failure, Verdict, confirm
+from proxy.dialects import DIALECTS, Failure, Verdict, confirm
+from proxy.server import report
+from proxy.server.exchange import Birth
 from proxy.server.source import Source
+from proxy.server.tally import Tally
 from proxy.server.wheel import Alarm
 from proxy.server.wire import as_chunk
 from proxy.store.memory import Epitaph
-from proxy.stream.cursor import short
 from proxy.stream.lifecycle import Happening, State, next_state
 from proxy.stream.log import Log, Reason, Terminal
 from proxy.stream.numbering import Ids, Numbering
 from proxy.stream.sse import Parser, has_data
-from proxy.telemetry import Facts
 
 if TYPE_CHECKING:
     from proxy.server.hub import Hub
@@ -80,22 +79,6 @@ class Tap(Protocol):
         """Close between two blocks, with a hint when to come back (milliseconds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """The request that began a stream."""
-
-    route: Route
-    dialect: Dialect
-    method: str
-    path: str
-    client: str
-    owner: bytes | None
-    fingerprint: bytes | None
-    at: float
-    upstream: str
-    credentials: bool
-
-
 class Relay:
     """One stream: an upstream response, its log, and everybody who reads it."""
 
@@ -120,25 +103,15 @@ class Relay:
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
         self.fingerprint = birth.fingerprint
         self.paused = False
-        self.first_event: float | None = None
-        self.last_sent = birth.at
         self.finished_at = math.inf
-        self.longest_gap = 0.0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.heartbeats = 0
-        self.resumes = 0
-        self.replayed = 0
-        self.readers_ever = 0
-        self.drops = 0
-        self.pauses = 0
         self._hub = hub
         self._confirmed = False
         self._source: Source | None = None
         self._last_received = birth.at
-        self._started = datetime.now(UTC) - timedelta(seconds=hub.loop.time() - birth.at)
+        self.started = datetime.now(UTC) - timedelta(seconds=hub.loop.time() - birth.at)
         self._linger_until = hub.loop.time() + FIRST_READER_SECONDS
         self._stats = hub.telemetry.route(route.name)
+        self.tally = Tally(self._stats, birth.at)
         self._alarm = Alarm(self._look)
         self.on_end: list[Callable[[], None]] = []
         self.on_forgotten: list[Callable[[], None]] = []
@@ -171,6 +144,11 @@ class Relay:
         return self.numbering.retry if self.numbering.retry is not None else round(self.route.retry * 1000)
 
     @property
+    def age(self) -> float:
+        """Seconds since the request that began it."""
+        return self._hub.loop.time() - self.birth.at
+
+    @property
     def finished(self) -> bool:
         """Whether the log has its terminal record."""
         return self.log.terminal is not None
@@ -201,7 +179,7 @@ class Relay:
             return
         now = self._hub.loop.time()
         self._last_received = now
-        self.bytes_in += len(data)
+        self.tally.bytes_in += len(data)
         blocks = self.parser.feed(data)
         if blocks:
             if not self._confirmed:
@@ -218,33 +196,22 @@ class Relay:
             return
         log = self.log
         if entries:
-            self._count(len(entries), now)
+            self.tally.logged(len(entries), now)
             before = log.bytes
             log.extend(entries, len(entries[0]) if len(entries) == 1 else sum(map(len, entries)))
-        self.last_sent = now
+        self.tally.last_sent = now
         readers = self.readers
         if readers:
             chunk = as_chunk(wire)
             size = len(wire)
             for reader in readers:
                 if reader.live or (not entries and not reader.lag_events):
-                    self.wrote(size)
+                    self.tally.wrote(size)
                     reader.send_live(wire, chunk)
                 else:
                     reader.pump()
         if entries:
             self._bound(before, now)
-
-    def _count(self, events: int, now: float) -> None:
-        self._stats.events += events
-        if self.first_event is None:
-            self.first_event = now - self.birth.at
-            self._stats.first_events.observe(self.first_event)
-            return
-        gap = now - self.last_sent
-        self._stats.gaps.observe(gap)
-        if gap > self.longest_gap:
-            self.longest_gap = gap
 
     def _bound(self, before: int, now: float) -> None:
         """Keep the log's bounds, and hold the upstream back where that would lose blocks."""
@@ -267,13 +234,13 @@ class Relay:
         if self.route.slow_reader == "drop":
             return None
         if not self.readers:
-            return None if self.readers_ever else 0
+            return None if self.tally.readers else 0
         return max(reader.cursor for reader in self.readers)
 
     def _too_far_ahead(self) -> bool:
         """Whether even the fastest reader is a whole window behind, or nobody reads and the log is full."""
         if not self.readers:
-            return self.recorded or not self.readers_ever
+            return self.recorded or not self.tally.readers
         return all(
             reader.lag_bytes >= self.log.max_bytes or reader.lag_events >= self.log.max_events
             for reader in self.readers
@@ -281,25 +248,9 @@ class Relay:
 
     def _pause(self) -> None:
         self.paused = True
-        self.pauses += 1
-        self._stats.pauses += 1
+        self.tally.paused()
         if self._source is not None:
             self._source.pause()
-
-    def wrote(self, size: int) -> None:
-        """Count bytes that a reader took from the log."""
-        self.bytes_out += size
-        self._stats.bytes += size
-
-    def dropped(self, cause: str) -> None:
-        """Count a reader whose connection we ended before it had everything."""
-        self.drops += 1
-        self._stats.drops[cause] += 1
-
-    def beat(self) -> None:
-        """Count a heartbeat."""
-        self.heartbeats += 1
-        self._stats.heartbeats += 1
 
     def advanced(self) -> None:
         """Hear that a reader took blocks from the log: perhaps the upstream can be read again."""
@@ -396,7 +347,7 @@ class Relay:
         self._stats.streams -= 1
         for reader in self.readers:
             reader.pump()
-        self._hub.telemetry.stream_ended(self.facts())
+        self._hub.telemetry.stream_ended(report.facts(self))
         if self.recorded:
             self._hub.store.finished(self)
             self._hub.wheel.set(self._alarm, now + self.route.replay.keep)
@@ -430,17 +381,14 @@ class Relay:
     def join(self, tap: Tap) -> None:
         """Add a reader. It stands in the log wherever its cursor is, and pumps itself."""
         self.readers.append(tap)
-        self.readers_ever += 1
-        self._stats.readers += 1
+        self.tally.reader_came()
         self.state = next_state(self.state, Happening.JOINED)
         self._linger_until = math.inf
 
     def leave(self, tap: Tap) -> None:
         """Remove a reader; after the last one the stream lingers."""
         self.readers.remove(tap)
-        self.replayed += tap.replayed
-        self._stats.replayed += tap.replayed
-        self._stats.readers -= 1
+        self.tally.reader_left(tap.replayed)
         if not self.readers:
             self.abandon()
 
@@ -515,48 +463,3 @@ class Relay:
         for callback in self.on_forgotten:
             callback()
         self.on_forgotten.clear()
-
-    def facts(self) -> Facts:
-        """Return what the log line tells."""
-        terminal = self.log.terminal
-        return Facts(
-            stream=short(self.id),
-            route=self.route.name,
-            upstream=self.birth.upstream,
-            dialect=self.dialect.name,
-            method=self.birth.method,
-            path=self.birth.path,
-            client=self.birth.client,
-            reason=terminal.reason.value if terminal else "",
-            message=terminal.message if terminal else "",
-            events=self.log.last,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            first_event=self.first_event,
-            duration=self._hub.loop.time() - self.birth.at,
-            longest_gap=self.longest_gap,
-            readers=self.readers_ever,
-            resumes=self.resumes,
-            replayed=self.replayed,
-            heartbeats=self.heartbeats,
-            drops=self.drops,
-            pauses=self.pauses,
-            evicted=self.log.evicted,
-            recorded=self.recorded,
-        )
-
-    def snapshot(self) -> Mapping[str, object]:
-        """Return the stream's state for ``/_streams/ID/state`` and the admin listing."""
-        terminal = self.log.terminal
-        return {
-            "state": self.state.value,
-            "reason": terminal.reason.value if terminal else None,
-            "message": terminal.message if terminal else None,
-            "first": self.log.first,
-            "last": self.log.last,
-            "bytes": self.log.bytes,
-            "started": self._started.isoformat(timespec="milliseconds"),
-            "age": round(self._hub.loop.time() - self.birth.at, 3),
-            "time_to_first_event": None if self.first_event is None else round(self.first_event, 4),
-            "readers": len(self.readers),
-        }

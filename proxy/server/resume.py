@@ -70,8 +70,7 @@ async def on_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> web.StreamRe
     if relay.finished and relay.feed and relay.route.finished != "stop":
         if request.method == hdrs.METH_HEAD:
             return await _head(hub, request, relay, cursor.seq)
-        relay.resumes += 1
-        outcomes["restarted"] += 1
+        relay.tally.resumed("restarted")
         return Restart(_rest(relay, cursor.seq), relay.numbering.last_id)
     if (
         upload.exists
@@ -93,8 +92,7 @@ async def attach(
             raise UnknownStream
         check_cursor(relay, seq)
         if relay.finished and seq == relay.log.last:
-            relay.resumes += 1
-            outcomes["at_end"] += 1
+            relay.tally.resumed("at_end")
             return _nothing_more(hub, request, relay)
         if request.method == hdrs.METH_HEAD:
             return await _head(hub, request, relay, seq)

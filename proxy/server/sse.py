@@ -127,7 +127,7 @@ class SseReader(Reader):
                     await self._wake
             await wait_for_room(self._request, send)
         except TimeoutError:
-            self._relay.dropped("send_timeout")
+            self._relay.tally.dropped("send_timeout")
             self._transport.abort()
         finally:
             self._hub.wheel.drop(self._alarm)
@@ -155,7 +155,7 @@ class SseReader(Reader):
                 if not data:
                     break
                 self._write(data)
-                self._relay.wrote(len(data))
+                self._relay.tally.wrote(len(data))
         except Gap:
             self._drop("gap")
         if self._protocol.writing_paused:
@@ -177,7 +177,7 @@ class SseReader(Reader):
     def _drop(self, cause: str) -> None:
         """Give the reader nothing more; its client will notice, and may come back."""
         self.dropped = True
-        self._relay.dropped(cause)
+        self._relay.tally.dropped(cause)
 
     # What happens meanwhile
 
@@ -195,12 +195,12 @@ class SseReader(Reader):
         heartbeat = self._relay.route.heartbeat
         last = self._last_written
         if self.live:
-            last = max(last, self._relay.last_sent)
+            last = max(last, self._relay.tally.last_sent)
         if now < last + heartbeat:
             return last + heartbeat
         if not (self._over() or self._protocol.writing_paused):
             self._write(self._relay.dialect.heartbeat)
-            self._relay.beat()
+            self._relay.tally.beat()
         return now + heartbeat
 
     def _write(self, data: bytes) -> None:
@@ -247,8 +247,7 @@ async def serve_stream(
         if extra is not None:
             response.headers.extend(extra)
         if resumed:
-            relay.resumes += 1
-            hub.telemetry.route(relay.route.name).resumes["resumed"] += 1
+            relay.tally.resumed("resumed")
             response.headers["Stream-Resumed-From"] = str(cursor)
         await response.prepare(request)
         reader = SseReader(hub, relay, request, cursor, prelude=prelude)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from proxy.errors import BadCursor, MethodNotAllowed, Refused, UnknownStream
-from proxy.server import cors, guard, resume
+from proxy.server import cors, guard, report, resume
 from proxy.server.exchange import last_event_id
 from proxy.server.headers import Peers, origin_of
 from proxy.server.hub import Hub
@@ -38,7 +38,7 @@ class StreamsHandler:
         relay = resume.find(self._hub, stream_id, request)
         self._check_page(request, relay)
         if rest == "state":
-            return resume.readable(self._hub, request, relay, _json(relay.snapshot()))
+            return resume.readable(self._hub, request, relay, _json(report.snapshot(relay)))
         if rest == "cancel" or request.method == hdrs.METH_DELETE:
             return resume.readable(self._hub, request, relay, _cancel(relay))
         caller = origin_of(request, peers).address
@@ -93,7 +93,7 @@ def _cancel(relay: Relay) -> web.Response:
     """202 while it ran, 200 with the final state after; idempotent."""
     ran = not relay.finished
     relay.cancel("client", "cancelled by the client")
-    answer = _json(relay.snapshot())
+    answer = _json(report.snapshot(relay))
     answer.set_status(202 if ran else 200)
     return answer
 

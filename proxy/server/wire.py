@@ -28,7 +28,7 @@ import aiohttp
 from aiohttp import hdrs, http_writer, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import HttpVersion10, RawResponseMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import _ErrInfo
@@ -288,6 +288,11 @@ class Answer(web.StreamResponse):
 
 
 ANSWERED: web.RequestKey[Answer] = web.RequestKey("answered", Answer)
+
+
+def answer_in_our_version(request: web.BaseRequest) -> None:
+    """Let the status line say HTTP/1.1: aiohttp repeats the request's version, even one nobody speaks."""
+    request._version = HttpVersion11
 
 
 def json_body(document: object) -> bytes:

@@ -35,7 +35,7 @@ async def test_every_event_is_heard_once(page: Page, open_site: OpenSite, provid
     await page.wait_for_function("seen.at(-1)?.[0] === 'done'")
 
     (relay,) = site.sidecar.hub.store
-    assert relay.heartbeats
+    assert relay.tally.heartbeats
     events = await page.evaluate("seen")
     assert [name for name, _, _ in events] == ["token"] * 40 + ["done"]
     assert [last_id for _, _, last_id in events] == [f"{relay.id}.{seq}" for seq in range(1, 42)]
@@ -71,7 +71,7 @@ async def test_a_cut_connection_is_resumed(
     assert await page.evaluate("errors") == [CONNECTING]
     assert await page.evaluate("source.readyState") == OPEN
     (relay,) = site.sidecar.hub.store
-    assert relay.resumes == 1
+    assert relay.tally.resumes == 1
     assert f"\r\nLast-Event-ID: {relay.id}.3\r\n".encode() in site.forwarder.wires[-1].sent
     assert len(origin.requests) == 1
 
@@ -88,7 +88,7 @@ async def test_a_wire_that_breaks_again_and_again(page: Page, open_site: OpenSit
     (relay,) = site.sidecar.hub.store
     ids = await page.evaluate("seen.map(([type, data, id]) => id)")
     assert ids == [f"{relay.id}.{seq}" for seq in range(1, 302)]
-    assert relay.resumes > 10
+    assert relay.tally.resumes > 10
     assert len(provider.requests) == 1
 
 

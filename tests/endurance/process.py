@@ -23,6 +23,12 @@ MIB = 1 << 20
 #: How long a process may take to come to rest, in seconds.
 PATIENCE = 60.0
 
+#: What lives no longer than a request or a stream.
+PASSING = (
+    *("Attempt", "Call", "Exchange", "Response", "Upload"),
+    *("Log", "Numbering", "Parser", "Relay", "SseReader", "TaskSource"),
+)
+
 _HERE = Path(__file__).parent
 
 T = TypeVar("T")
@@ -38,9 +44,11 @@ class Census:
     blocks: int
     kinds: dict[str, int]
 
-    def count(self, *names: str) -> int:
-        """How many objects there are of the classes with these last names."""
-        return sum(number for kind, number in self.kinds.items() if kind.rpartition(".")[2] in names)
+    @property
+    def left(self) -> dict[str, int]:
+        """What should have gone with its request or stream, and how much of it is there."""
+        ours = {kind: number for kind, number in self.kinds.items() if kind.startswith("proxy.")}
+        return {kind: number for kind, number in ours.items() if kind.rpartition(".")[2] in PASSING}
 
     def more_than(self, before: Census) -> dict[str, int]:
         """The kinds of which there are more than there were, and how many more."""

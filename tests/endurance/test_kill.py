@@ -30,9 +30,9 @@ def check_mixture(tally: Tally, resumes: int) -> None:
     """Every way was gone, live and after the end, and many blocks were lost in their middle."""
     assert tally.resumes == resumes
     assert set(tally.ways) == set(Way)
-    assert tally.live > resumes // 10
-    assert tally.closed > resumes // 10
-    assert tally.halves > resumes // 10
+    assert tally.live > resumes // 20
+    assert tally.closed > resumes // 20
+    assert tally.halves > resumes // 20
 
 
 async def test_a_hundred_resumes_over_eight_streams_leave_nothing_behind(
@@ -83,7 +83,7 @@ async def test_a_thousand_resumes_over_fifty_streams_leave_a_process_as_it_was(
     assert sum(outcomes.values()) - sum(counted.values()) == 1000 + tally.attached
     assert set(outcomes) == {"resumed", "at_end"}
     assert process.complaints() == []
-    assert after.count("Relay", "SseReader", "TaskSource", "Log", "Attempt") == 0
+    assert after.left == {}
     grown = {kind: more for kind, more in after.more_than(before).items() if more >= 20}
     assert grown == {"proxy.store.memory.Epitaph": 50}  # a tombstone a stream is meant to stay
     assert after.blocks - before.blocks < 1000

@@ -211,7 +211,7 @@ async def test_minutes_of_mixed_traffic(provider: Running, start_process: StartP
     )
     assert process.complaints() == []
     assert provider.ledger.open_streams == 0
-    assert after.count("Relay", "SseReader", "TaskSource", "Log", "Attempt", "Exchange", "Response") == 0
+    assert after.left == {}
     pools = "proxy.server.upstream.Upstream"  # every reload retired one, and made another
     assert after.kinds[pools] == before.kinds[pools]
     assert after.blocks - before.blocks < done.total() * BLOCKS_AN_EXCHANGE

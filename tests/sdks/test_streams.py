@@ -55,7 +55,7 @@ async def test_the_text_is_whole_among_ids_and_heartbeats(sdk: Sdk, set_stage: S
     assert ids == [f"{relay.id}.{seq}" for seq in range(1, relay.log.last + 1)]
 
     blocks, heartbeats = without_comments(body)
-    assert heartbeats == relay.heartbeats
+    assert heartbeats == relay.tally.heartbeats
     assert blocks.replace(b"retry: 3000\n", b"", 1) == logged(relay)
 
     between = re.split(rb"^id: .*\n", body, flags=re.MULTILINE)
@@ -75,7 +75,7 @@ async def test_google_gets_nothing_but_line_feeds(sdk: Sdk, set_stage: SetStage)
     assert relay.dialect.name == sdk.dialect
     assert {line[:6] for line in body.split(b"\n")} == {b"data: ", b""}
     assert re.sub(rb"\n{2,}", b"\n\n", body.lstrip(b"\n")) == logged(relay)
-    assert len(body) - len(logged(relay)) == relay.heartbeats
+    assert len(body) - len(logged(relay)) == relay.tally.heartbeats
 
     between = [len(run) for run in re.split(rb"data: .*", body)]
     assert between[0] >= SEVERAL
@@ -90,5 +90,5 @@ async def test_the_text_is_whole_behind_an_early_answer(sdk: Sdk, set_stage: Set
     assert outcome.error is None
     assert outcome.text == expected_text()
     relay = await stage.relay()
-    assert relay.heartbeats >= SEVERAL
+    assert relay.tally.heartbeats >= SEVERAL
     assert stage.body().startswith(relay.dialect.heartbeat * SEVERAL)

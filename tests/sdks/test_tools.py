@@ -134,6 +134,6 @@ async def test_a_tool_call_is_whole(read: Callable[[Call], ToolCall], set_stage:
     stage = await set_stage(heartbeat="10ms")
     assert await asyncio.to_thread(read, stage.call("interval=0.04")) == ("weather", ARGUMENTS)
     relay = await stage.relay()
-    assert relay.heartbeats
+    assert relay.tally.heartbeats
     ids = re.findall(r"^id: (.*)$", stage.body().decode(), re.MULTILINE)
     assert len(ids) == (relay.log.last if relay.dialect.ids_safe else 0)

@@ -283,12 +283,16 @@ def test_an_alarm_that_fails_silences_no_other(clock: Clock, wheel: Wheel) -> No
 
 def test_close(clock: Clock, wheel: Wheel) -> None:
     """After the end nothing rings, and no timer is left or made."""
-    bell = Bell()
+    bell, dropped = Bell(), Bell()
     wheel.set(bell.alarm, 110)
+    wheel.set(dropped.alarm, 110)
+    wheel.drop(dropped.alarm)
     wheel.close()
     assert (len(wheel), clock.timers) == (0, [])
+    wheel.set(Bell().alarm, 105)
     wheel.set(Bell().alarm, 120)
-    assert clock.timers == []
+    clock.pass_to(200)
+    assert (bell.rang, clock.wakes, clock.timers) == ([], 0, [])
     Wheel(clock).close()
 
 

@@ -116,6 +116,15 @@ def test_where_nothing_is_finished_the_one_that_grows_pays() -> None:
     assert (store.bytes, store.evicted) == (1000, 0)
 
 
+def test_one_byte_too_many() -> None:
+    """The bound is exact."""
+    store = store_of()
+    stream = running(store, "one", 500, 500)
+    assert (len(stream.log), store.bytes) == (2, 1000)
+    grow(store, stream, 1)
+    assert (len(stream.log), store.bytes) == (2, 501)
+
+
 def test_the_newest_block_is_always_held() -> None:
     """Even where one block alone is more than the bound: a reader must be able to get it."""
     store = store_of()

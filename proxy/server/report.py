@@ -1,0 +1,59 @@
+"""A stream as it is told: to the log when it ends, and to whoever asks for its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from proxy.stream.cursor import short
+from proxy.telemetry import Facts
+
+if TYPE_CHECKING:
+    from proxy.server.relay import Relay
+
+
+def facts(relay: Relay) -> Facts:
+    """Return what the log line tells."""
+    terminal, tally = relay.log.terminal, relay.tally
+    return Facts(
+        stream=short(relay.id),
+        route=relay.route.name,
+        upstream=relay.birth.upstream,
+        dialect=relay.dialect.name,
+        method=relay.birth.method,
+        path=relay.birth.path,
+        client=relay.birth.client,
+        reason=terminal.reason.value if terminal else "",
+        message=terminal.message if terminal else "",
+        events=relay.log.last,
+        bytes_in=tally.bytes_in,
+        bytes_out=tally.bytes_out,
+        first_event=tally.first_event,
+        duration=relay.age,
+        longest_gap=tally.longest_gap,
+        readers=tally.readers,
+        resumes=tally.resumes,
+        replayed=tally.replayed,
+        heartbeats=tally.heartbeats,
+        drops=tally.drops,
+        pauses=tally.pauses,
+        evicted=relay.log.evicted,
+        recorded=relay.recorded,
+    )
+
+
+def snapshot(relay: Relay) -> Mapping[str, object]:
+    """Return the stream's state for ``/_streams/ID/state`` and the admin listing."""
+    terminal, first_event = relay.log.terminal, relay.tally.first_event
+    return {
+        "state": relay.state.value,
+        "reason": terminal.reason.value if terminal else None,
+        "message": terminal.message if terminal else None,
+        "first": relay.log.first,
+        "last": relay.log.last,
+        "bytes": relay.log.bytes,
+        "started": relay.started.isoformat(timespec="milliseconds"),
+        "age": round(relay.age, 3),
+        "time_to_first_event": None if first_event is None else round(first_event, 4),
+        "readers": len(relay.readers),
+    }
