@@ -14,7 +14,7 @@ from proxy.dialects import DIALECTS, Dialect, propose
 from proxy.errors import BadRequest
 from proxy.server import headers
 from proxy.server.headers import LAST_EVENT_ID, Origin
-from proxy.server.upload import Upload
+from proxy.server.upload import Fingerprint, Upload
 from proxy.server.upstream import Call, Upstream, as_interim
 from proxy.stream import cursor
 from proxy.stream.cursor import Cursor
@@ -30,7 +30,7 @@ class Birth:
     path: str
     client: str
     owner: bytes | None
-    fingerprint: bytes | None
+    fingerprint: Fingerprint
     at: float
     upstream: str
     credentials: bool

@@ -278,7 +278,7 @@ class Gateway:
         An attempt that led to no stream, or failed, has released the key: then this is the first.
         """
         await exchange.upload.whole(self._config.limits.buffered_body)
-        fingerprint, linger = exchange.upload.fingerprint, exchange.route.linger
+        fingerprint, linger = exchange.upload.fingerprint.value, exchange.route.linger
         while True:
             attempt = self._attempts.get(key, fingerprint)
             first = attempt is None

@@ -117,8 +117,6 @@ class Opener:
     ) -> None:
         if exchange.route.reconnect and relay.feed and call.body is None:  # a body cannot be sent twice
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
-        if relay.fingerprint is None:
-            relay.fingerprint = exchange.upload.fingerprint
         relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
 
     def _headers(self, exchange: Exchange, upstream: CIMultiDict[str]) -> CIMultiDict[str]:

@@ -101,7 +101,6 @@ class Relay:
         self.parser = Parser(route.max_event_bytes)
         self.numbering = self._new_numbering()
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
-        self.fingerprint = birth.fingerprint
         self.paused = False
         self.finished_at = math.inf
         self._hub = hub

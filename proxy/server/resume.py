@@ -72,11 +72,8 @@ async def on_route(hub: Hub, exchange: Exchange, cursor: Cursor) -> web.StreamRe
             return await _head(hub, request, relay, cursor.seq)
         relay.tally.resumed("restarted")
         return Restart(_rest(relay, cursor.seq), relay.numbering.last_id)
-    if (
-        upload.exists
-        and relay.fingerprint is not None
-        and await upload.drained() not in (None, relay.fingerprint)
-    ):
+    begun_with = relay.birth.fingerprint.value
+    if upload.exists and begun_with is not None and await upload.drained() not in (None, begun_with):
         outcomes[BodyDiffers.kind] += 1
         raise BodyDiffers("the request body is not the one that began this stream; resume with the same one")
     return await attach(hub, relay, request, cursor.seq, exchange.origin.address)

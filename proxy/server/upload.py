@@ -19,8 +19,20 @@ from proxy.errors import BodyTooLarge, ExpectationFailed
 MAX_FINGERPRINTED = 64 * 1024 * 1024
 
 
+class Fingerprint:
+    """What a body is recognised by: ``value``, once it has been read to its end.
+
+    A stream keeps it, since an upstream may answer before it has taken the whole request.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: bytes | None = None
+
+
 class Upload:
-    """The body of one request. ``fingerprint`` is set once the body has been read to its end.
+    """The body of one request, recognised by its ``fingerprint``.
 
     ``error`` keeps what went wrong while it was read: the client's fault, not the upstream's.
     ``moved(now)`` is called whenever a part of it was read.
@@ -34,9 +46,9 @@ class Upload:
         self.read = 0
         self.moved: Callable[[float], None] | None = None
         self.error: Exception | None = None
-        self.fingerprint: bytes | None = None
+        self.fingerprint = Fingerprint()
         if not request.body_exists:
-            self.fingerprint = self._hash.digest()
+            self.fingerprint.value = self._hash.digest()
 
     @property
     def exists(self) -> bool:
@@ -92,7 +104,7 @@ class Upload:
         """Read the body for its fingerprint alone."""
         async for _ in self.chunks():
             pass
-        return self.fingerprint
+        return self.fingerprint.value
 
     def _count(self, chunk: bytes) -> None:
         self.read += len(chunk)
@@ -105,7 +117,7 @@ class Upload:
 
     def _finish(self) -> None:
         if self.read <= MAX_FINGERPRINTED:
-            self.fingerprint = self._hash.digest()
+            self.fingerprint.value = self._hash.digest()
 
     def _continue(self) -> None:
         """Ask for the body, now that somebody wants it.

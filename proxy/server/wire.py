@@ -292,7 +292,7 @@ ANSWERED: web.RequestKey[Answer] = web.RequestKey("answered", Answer)
 
 def answer_in_our_version(request: web.BaseRequest) -> None:
     """Let the status line say HTTP/1.1: aiohttp repeats the request's version, even one nobody speaks."""
-    request._version = HttpVersion11
+    request._cache["version"] = HttpVersion11  # the place of aiohttp's own property
 
 
 def json_body(document: object) -> bytes:

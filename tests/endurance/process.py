@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,9 +29,10 @@ PASSING = (
     *("Log", "Numbering", "Parser", "Relay", "SseReader", "TaskSource"),
 )
 
-_HERE = Path(__file__).parent
+#: Metrics that are zero when nothing runs, nobody reads, and nothing is kept.
+GAUGES = ("sidecar_active_streams", "sidecar_readers", "sidecar_log_bytes", "sidecar_logs")
 
-T = TypeVar("T")
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,29 @@ class SidecarProcess:
         """How many file descriptors are open, sockets and all."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    async def rests(self) -> None:
+        """Wait until nothing runs, nobody reads, and nothing is kept."""
+        await self._until(self._is_idle, "nothing runs or is kept")
+        assert await self.streams() == []
+
+    async def closes_all_but(self, descriptors: int) -> None:
+        """Wait until no more than so many file descriptors are open."""
+
+        async def closed() -> bool:
+            return self.descriptors() <= descriptors
+
+        await self._until(closed, f"descriptors are closed but {descriptors}")
+
+    async def _is_idle(self) -> bool:
+        metrics = await self.metrics()
+        return not any(metrics.get(gauge, 0.0) for gauge in GAUGES)
+
+    async def _until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not await condition():
+            assert time.monotonic() < deadline, f"{what}: did not come true within {PATIENCE:.0f} s"
+            await asyncio.sleep(0.1)
+
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text()
 
@@ -162,25 +186,6 @@ class SidecarProcess:
             return await answer.body()
         finally:
             answer.close()
-
-
-async def until(condition: Callable[[], Awaitable[T]], what: str, *, step: float = 0.02) -> T:
-    """Ask again and again until ``condition()`` gives something true, and return that."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, f"{what}: did not come true within {PATIENCE:.0f} s"
-        await asyncio.sleep(step)
-    return found
-
-
-def resting(metrics: dict[str, float]) -> bool:
-    """Whether nothing runs, nobody reads, and nothing is kept."""
-    gauges = ("sidecar_active_streams", "sidecar_readers", "sidecar_log_bytes", "sidecar_logs")
-    return not any(metrics.get(name, 0.0) for name in gauges)
-
-
-async def _ready(value: T) -> T:
-    return value
 
 
 def _tells_of_fault(text: str) -> bool:

@@ -107,6 +107,21 @@ async def test_a_provider_is_let_go_at_once_on_cancel(
     assert record(provider).state is State.CLIENT_GONE
 
 
+async def test_a_provider_is_let_go_when_its_client_takes_nothing(
+    provider: Running, start_sidecar: StartSidecar
+) -> None:
+    """A client that neither reads nor leaves is cut off after ``send``, and its upstream after ``linger``."""
+    sidecar = await brief_sidecar(
+        start_sidecar, provider.url, timeouts={"send": "200ms"}, replay={"keep": "50ms", "max_bytes": "1MiB"}
+    )
+    peace = Peace()
+    _, writer = await call(sidecar.url, "POST", f"{ENDLESS}&size=50000&burst=10", body=CHAT, narrow=True)
+    await eventually(lambda: any(relay.paused for relay in sidecar.hub.running), "the upstream is held back")
+    await provider.ledger.until(lambda: not record(provider).running, timeout=PATIENCE)
+    await hang_up(writer, reset=True)
+    await peace.restored(sidecar)
+
+
 # Many at once
 
 

@@ -18,7 +18,7 @@ from tests.conftest import StartOrigin
 from tests.endurance.conftest import StartProcess, Tell
 from tests.endurance.follower import hang_up
 from tests.endurance.noise import mutated, reads
-from tests.endurance.process import SidecarProcess, resting, until
+from tests.endurance.process import SidecarProcess
 from tests.stream.whatwg import Message, interpret
 from tests.support.client import ask, send
 from tests.support.origin import PATIENCE, SSE_HEAD, Connection
@@ -237,10 +237,6 @@ async def run(exchange: Callable[[int], Awaitable[None]], count: int) -> None:
 
 async def is_sound(process: SidecarProcess) -> None:
     """Check that a sidecar still answers, complains of nothing, and holds nothing."""
-
-    async def rests() -> bool:
-        return resting(await process.metrics())
-
-    await until(rests, "the sidecar rests", step=0.1)
+    await process.rests()
     assert process.complaints() == []
     assert (await process.census()).left == {}

@@ -141,7 +141,7 @@ async def test_a_client_that_does_not_read_holds_the_upstream_back(
     start_origin: StartOrigin, start_process: StartProcess
 ) -> None:
     """What a client does not take is not read from the upstream, and not held; later it comes whole."""
-    size, sent = 128 * MIB, 0
+    size, sent = 48 * MIB, 0
 
     async def script(connection: Connection) -> None:
         nonlocal sent
@@ -169,7 +169,7 @@ async def test_an_upstream_that_does_not_read_holds_the_client_back(
     start_origin: StartOrigin, start_process: StartProcess
 ) -> None:
     """What an upstream does not take is not read from the client, and not held; later it comes whole."""
-    size, sent = 128 * MIB, 0
+    size, sent = 48 * MIB, 0
     reading = asyncio.Event()
 
     async def script(connection: Connection) -> None:

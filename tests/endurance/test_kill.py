@@ -10,7 +10,7 @@ from tests.endurance.conftest import StartProcess, Tell
 from tests.endurance.crowd import follow_streams
 from tests.endurance.follower import Tally, Way
 from tests.endurance.peace import Peace
-from tests.endurance.process import MIB, SidecarProcess, resting, until
+from tests.endurance.process import MIB
 
 LOOPS = ("uvloop",)
 
@@ -64,14 +64,14 @@ async def test_a_thousand_resumes_over_fifty_streams_leave_a_process_as_it_was(
         }
     )
     await follow_streams(process.url, SEED + 1, streams=50, resumes=200)  # code, pools and caches warm up
-    await rests(process, provider)
+    await process.rests()
     before, descriptors = await process.census(), process.descriptors()
     counted = await process.labelled("sidecar_resumes_total", "outcome")
 
     tally = await follow_streams(process.url, SEED, streams=50, resumes=1000)
     check_mixture(tally, 1000)
-    await rests(process, provider)
-    await until(lambda: _is(process.descriptors() <= descriptors), "descriptors are closed")
+    await process.rests()
+    await process.closes_all_but(descriptors)
     after = await process.census()
     tell(
         f"1,000 resumes over 50 streams: {tally.live} live, {tally.closed} after the end, {tally.halves} in "
@@ -83,23 +83,9 @@ async def test_a_thousand_resumes_over_fifty_streams_leave_a_process_as_it_was(
     assert sum(outcomes.values()) - sum(counted.values()) == 1000 + tally.attached
     assert set(outcomes) == {"resumed", "at_end"}
     assert process.complaints() == []
+    assert provider.ledger.open_streams == 0
     assert after.left == {}
     grown = {kind: more for kind, more in after.more_than(before).items() if more >= 20}
     assert grown == {"proxy.store.memory.Epitaph": 50}  # a tombstone a stream is meant to stay
     assert after.blocks - before.blocks < 1000
     assert after.resident - before.resident < GROWTH
-
-
-async def rests(process: SidecarProcess, provider: Running) -> None:
-    """Wait until a sidecar process holds nothing."""
-
-    async def rest() -> bool:
-        return resting(await process.metrics())
-
-    await until(rest, "the sidecar rests", step=0.2)
-    assert await process.streams() == []
-    assert provider.ledger.open_streams == 0
-
-
-async def _is(value: bool) -> bool:
-    return value

@@ -18,8 +18,9 @@ from proxy.demo import Running, expected_text
 from tests.endurance.conftest import StartProcess, Tell
 from tests.endurance.crowd import follow_stream
 from tests.endurance.follower import Tally, call, hang_up
-from tests.endurance.process import MIB, SidecarProcess, resting, until
-from tests.support.client import Answer, read_answer
+from tests.endurance.process import MIB, SidecarProcess
+from tests.support.client import Answer, Truncated, read_answer
+from tests.support.origin import PATIENCE
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
 
@@ -194,12 +195,12 @@ async def test_minutes_of_mixed_traffic(provider: Running, start_process: StartP
     """No complaint in the log, every gauge back to zero, no descriptor more, and memory flat."""
     process = await start_process(document(provider.url, 0))
     await work(process, provider, seconds=SECONDS / 12)
-    await rests(process)
+    await process.rests()
     before, descriptors = await process.census(), process.descriptors()
 
     done, memory = await work(process, provider, seconds=SECONDS)
-    await rests(process)
-    await until(lambda: _is(process.descriptors() <= descriptors), "descriptors are closed")
+    await process.rests()
+    await process.closes_all_but(descriptors)
     after = await process.census()
     third = len(memory) // 3
     thirds = [mean(memory[start : start + third]) / MIB for start in (0, third, 2 * third)]
@@ -216,6 +217,27 @@ async def test_minutes_of_mixed_traffic(provider: Running, start_process: StartP
     assert after.kinds[pools] == before.kinds[pools]
     assert after.blocks - before.blocks < done.total() * BLOCKS_AN_EXCHANGE
     assert (thirds[2] - thirds[1]) * MIB < GROWTH
+
+
+async def test_the_end_in_the_midst_of_everything(provider: Running, start_process: StartProcess) -> None:
+    """SIGTERM, while streams run, are stalled, wait for headers and are kept, ends in good order."""
+    process = await start_process({**document(provider.url, 0), "drain": "200ms"})
+    running = [await call(process.url, "POST", ENDLESS, body=CHAT) for _ in range(20)]
+    stalled = [
+        await call(process.url, "POST", f"{ENDLESS}&size=50000&burst=10", body=CHAT, narrow=True)
+        for _ in range(5)
+    ]
+    waiting = [await call(process.url, "POST", f"{ENDLESS}&headers_delay=60", body=CHAT) for _ in range(5)]
+    answers = [await read_answer(*connection) for connection in running]
+    await asyncio.gather(*(answer.blocks(3) for answer in answers))
+    assert await process.stop() == 0
+    for answer in answers:
+        with pytest.raises(Truncated):  # cut between two blocks, but not ended: it could be resumed
+            await answer.body()
+    for _, writer in (*running, *stalled, *waiting):
+        await hang_up(writer, reset=True)
+    assert process.complaints() == []
+    await provider.ledger.until(lambda: not provider.ledger.open_streams, timeout=PATIENCE)
 
 
 async def work(
@@ -235,17 +257,3 @@ async def work(
                 process.configure(document(provider.url, turn))
                 process.reload()
     return sum((client.done for client in clients), Counter()), memory
-
-
-async def rests(process: SidecarProcess) -> None:
-    """Wait until a sidecar process holds nothing."""
-
-    async def rest() -> bool:
-        return resting(await process.metrics())
-
-    await until(rest, "the sidecar rests", step=0.2)
-    assert await process.streams() == []
-
-
-async def _is(value: bool) -> bool:
-    return value

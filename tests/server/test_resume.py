@@ -600,6 +600,31 @@ async def test_a_re_post_with_another_body_is_refused(
     assert len(origin.requests) == 1
 
 
+async def test_another_body_is_noticed_also_where_the_upstream_answered_early(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A stream that began before its request had been read whole still knows that request."""
+
+    async def script(connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.chunk(b"data: a\n\n")
+        assert await connection.reader.readexactly(len(BODY)) == BODY
+        await connection.chunk(b"data: b\n\n")
+        await connection.gone()
+
+    origin = await start_origin(script, whole_bodies=False)
+    sidecar = await start_sidecar(origin.url)
+    head = f"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+    reader, writer = await send(sidecar.url, head + BODY[:4])
+    first = await read_answer(reader, writer, "POST")
+    await first.block()
+    writer.write(BODY[4:])
+    await first.block()
+    cursor = {"Last-Event-ID": f"{first.header('stream-id')}.1"}
+    other = await ask(sidecar.url, "/x", method="POST", headers=cursor, body=b"{}")
+    assert other.status == 422
+
+
 async def test_a_stream_may_expire_while_the_body_of_a_re_post_comes(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:

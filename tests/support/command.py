@@ -61,8 +61,12 @@ class Command:
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return its log lines, each of which must be JSON: all of them, or those of one event."""
-        # What follows the last line end is a line that is still being written.
-        lines = [json.loads(line) for line in self.errors.split("\n")[:-1]]
+        text = self.errors
+        try:
+            # What follows the last line end is a line that is still being written.
+            lines = [json.loads(line) for line in text.split("\n")[:-1]]
+        except ValueError as error:
+            raise AssertionError(f"not all lines are JSON: {text}") from error
         return [line for line in lines if event in (None, line["event"])]
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
