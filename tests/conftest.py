@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -19,6 +20,12 @@ from tests.support.command import Command
 from tests.support.origin import PATIENCE, Origin, Script
 
 pytest_plugins = ["tests.left_out"]
+
+# How long an example takes says more about a shared machine than about the code.
+hypothesis.settings.register_profile(
+    "sidecar", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("sidecar")
 
 StartSidecar = Callable[..., Awaitable[Sidecar]]
 StartOrigin = Callable[..., Awaitable[Origin]]

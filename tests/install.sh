@@ -17,7 +17,7 @@ main() {
         demo) package openai ;;
         test)
             package openai,test
-            program "browser tests" chromium chromium chromium-browser google-chrome google-chrome-stable
+            program "browser tests" chromium chromium chromium-browser google-chrome
             program "the demo's lines" curl curl
             ;;
         *)

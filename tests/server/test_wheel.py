@@ -374,5 +374,5 @@ class AnyAlarms(RuleBasedStateMachine):
             assert self.clock.timers[0].when() <= min(self.due.values()) + GRAIN
 
 
-AnyAlarms.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+AnyAlarms.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 test_any_alarms = AnyAlarms.TestCase

@@ -336,5 +336,5 @@ class AnyStore(RuleBasedStateMachine):
         assert not any(self.store.epitaph(stream.id, self.now) for stream in self.store)
 
 
-AnyStore.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+AnyStore.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 test_any_store = AnyStore.TestCase

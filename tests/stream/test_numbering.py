@@ -293,6 +293,7 @@ def test_no_retry_where_clients_break_on_it() -> None:
 def test_a_retry_of_zero_is_one() -> None:
     """Zero milliseconds is a reconnection time, not the lack of one."""
     assert emit([b"retry: 0\ndata: a\n\n"], Ids.NONE).wire == b"retry: 0\ndata: a\n\n"
+    assert emit([b"retry: 0\n\n"], Ids.NONE).wire == b"retry: 0\n"
 
 
 @pytest.mark.parametrize(

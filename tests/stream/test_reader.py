@@ -374,5 +374,5 @@ class LogAndReaders(RuleBasedStateMachine):
             assert not reader.live or client.seen == self.log.last
 
 
-LogAndReaders.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+LogAndReaders.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 test_log_and_readers = LogAndReaders.TestCase
