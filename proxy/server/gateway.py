@@ -278,12 +278,12 @@ class Gateway:
         An attempt that led to no stream, or failed, has released the key: then this is the first.
         """
         await exchange.upload.whole(self._config.limits.buffered_body)
-        fingerprint, linger = exchange.upload.fingerprint.value, exchange.route.linger
+        asked, linger = (call.target, exchange.upload.fingerprint.value), exchange.route.linger
         while True:
-            attempt = self._attempts.get(key, fingerprint)
+            attempt = self._attempts.get(key, asked)
             first = attempt is None
             if attempt is None:
-                attempt = self._attempts.begin(key, fingerprint, self._open(exchange, call, early))
+                attempt = self._attempts.begin(key, asked, self._open(exchange, call, early))
             with self._attempts.shared(attempt, linger):
                 try:
                     begun = await asyncio.shield(attempt.begun)

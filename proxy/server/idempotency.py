@@ -32,6 +32,9 @@ MAX_KEY_LENGTH = 255
 Key = tuple[str, bytes, str]  # route, digest of the caller's credentials, key
 
 
+Asked = tuple[str, bytes | None]  # the target, and the body's digest
+
+
 @dataclass(eq=False, slots=True)
 class Attempt:
     """The first request under a key. ``begun`` resolves to what it led to, or to its failure.
@@ -40,7 +43,7 @@ class Attempt:
     """
 
     key: Key
-    fingerprint: bytes | None
+    asked: Asked
     begun: asyncio.Future[Begun]
     task: asyncio.Task[None] | None = None
     sharers: int = 0
@@ -94,16 +97,16 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._attempts)
 
-    def get(self, key: Key, fingerprint: bytes | None) -> Attempt | None:
-        """Return the attempt under ``key``. Raises BodyDiffers where it had another body."""
+    def get(self, key: Key, asked: Asked) -> Attempt | None:
+        """Return the attempt under ``key``. Raises BodyDiffers where it asked for something else."""
         attempt = self._attempts.get(key)
-        if attempt is not None and attempt.fingerprint != fingerprint:
-            raise BodyDiffers("this Idempotency-Key was used with another request body")
+        if attempt is not None and attempt.asked != asked:
+            raise BodyDiffers("this Idempotency-Key was used with another request body, path or query")
         return attempt
 
-    def begin(self, key: Key, fingerprint: bytes | None, opening: Coroutine[Any, Any, Begun]) -> Attempt:
+    def begin(self, key: Key, asked: Asked, opening: Coroutine[Any, Any, Begun]) -> Attempt:
         """Run ``opening`` as the first attempt under ``key``, in a task that outlives its client."""
-        attempt = Attempt(key, fingerprint, self._hub.loop.create_future())
+        attempt = Attempt(key, asked, self._hub.loop.create_future())
         self._attempts[key] = attempt
         attempt.task = self._hub.spawn(self._run(attempt, opening), f"attempt on {key[0]}")
         return attempt

@@ -495,6 +495,20 @@ async def test_another_body_under_the_same_key_is_refused(
     first.abort()
 
 
+@pytest.mark.parametrize("target", ["/y", "/x?model=other"])
+async def test_another_target_under_the_same_key_is_refused(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, target: str
+) -> None:
+    """On a catch-all route one key could else answer one query with another's stream."""
+    origin = await start_origin(holds(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url)
+    await post(sidecar)
+    fields = {"Idempotency-Key": "k1", **ME}
+    other = await ask(sidecar.url, target, method="POST", headers=fields, body=BODY)
+    assert other.status == 422
+    assert len(origin.requests) == 1
+
+
 @pytest.mark.parametrize("key", ["", "k" * 256])
 async def test_a_key_that_is_none_or_too_long_is_refused(
     start_origin: StartOrigin, start_sidecar: StartSidecar, key: str
