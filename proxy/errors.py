@@ -40,11 +40,18 @@ class SidecarError(Exception):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
+    retry_after: ClassVar[int | None] = None
+
+    #: Whether an upstream may have begun to work on the request.
+    sent = False
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header fields that the answer must carry besides the problem document."""
-        return {}
+        """Header fields that the answer must carry besides the problem document.
+
+        ``retry_after`` is in seconds (RFC 9110 §10.2.3).
+        """
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def document(self, route: str | None = None) -> dict[str, object]:
         """The problem document (RFC 9457); ``route`` is the name of the one that was asked for."""
@@ -212,11 +219,6 @@ class TooManyReaders(RequestError):
     title = "Too many readers"
     retry_after = 5
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """``Retry-After`` in seconds."""
-        return {"Retry-After": str(self.retry_after)}
-
 
 class HeadersTooLarge(RequestError):
     """The request's header section is larger than ``limits.max_headers``; nothing of it is echoed."""
@@ -248,6 +250,7 @@ class UpstreamError(SidecarError):
     def __init__(self, who: str, reason: str, *, sent: bool) -> None:
         super().__init__(f"{who}: {reason}")
         self.reason = reason
+        self.detail = ""  # for the log only
         self.sent = sent
 
 
@@ -283,8 +286,3 @@ class CapacityError(SidecarError):
     kind = "capacity"
     title = "At capacity"
     retry_after = 2
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """``Retry-After`` in seconds."""
-        return {"Retry-After": str(self.retry_after)}

@@ -207,9 +207,10 @@ class Telemetry:
     def upstream_failed(self, upstream: str, server: str, error: UpstreamError) -> None:
         """Count and tell of a request that got no response from one server of an upstream."""
         self.upstream_errors[upstream, error.kind] += 1
-        self.log.warning(
-            "upstream failed", upstream=upstream, server=server, kind=error.kind, reason=error.reason
-        )
+        told = {"kind": error.kind, "reason": error.reason}
+        if error.detail:
+            told["detail"] = error.detail
+        self.log.warning("upstream failed", upstream=upstream, server=server, **told)
 
     def request_ended(self, visited: Visited) -> None:
         """Write the line of a plain request."""

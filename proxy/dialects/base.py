@@ -49,6 +49,10 @@ class Dialect(abc.ABC):
     #: are told in the provider's shape.
     llm: ClassVar[bool] = True
 
+    #: Whether the provider has streams that begin with a GET. Where it has none, a GET under one of its
+    #: paths is an app's.
+    streams_get: ClassVar[bool] = False
+
     #: Whether the provider's SDKs survive ``id`` and ``retry`` lines and comments.
     ids_safe: ClassVar[bool] = True
 

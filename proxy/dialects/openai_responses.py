@@ -36,6 +36,7 @@ class OpenAIResponses(Dialect):
     __slots__ = ()
 
     name = "openai-responses"
+    streams_get = True
 
     def serves(self, segments: list[str]) -> bool:
         """``…/responses``, and ``…/responses/resp_…``, where a running response is streamed again.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -240,6 +241,8 @@ async def _listen(runner: web.BaseRunner, address: str, tls: ssl.SSLContext | No
     await runner.setup()
     site: web.BaseSite
     if address.startswith("unix:"):
+        if _is_answered(address.removeprefix("unix:")):  # asyncio would take the path away from its owner
+            raise OSError(errno.EADDRINUSE, f"cannot listen here: {os.strerror(errno.EADDRINUSE)}", address)
         site = web.UnixSite(runner, address.removeprefix("unix:"), ssl_context=tls, backlog=BACKLOG)
     else:
         host, _, port = address.rpartition(":")
@@ -249,6 +252,12 @@ async def _listen(runner: web.BaseRunner, address: str, tls: ssl.SSLContext | No
     except OSError as error:
         raise OSError(error.errno, f"cannot listen here: {_reason(error)}", address) from error
     return site
+
+
+def _is_answered(path: str) -> bool:
+    """Whether somebody listens on a Unix socket; a file that a killed process left behind is not."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:

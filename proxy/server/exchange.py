@@ -59,8 +59,11 @@ class Exchange:
 
     @property
     def is_feed(self) -> bool:
-        """Whether a stream of this request would be an app's feed."""
-        return self.request.method == hdrs.METH_GET and not self.dialect.llm
+        """Whether a stream of this request may be an app's feed: its first block would tell."""
+        if self.request.method != hdrs.METH_GET:
+            return False
+        guessed = self.route.dialect == "auto"  # an app may well have a feed at /api/messages
+        return not self.dialect.llm or (guessed and not self.dialect.streams_get)
 
     def birth(self) -> Birth:
         """Return what a stream remembers of this request."""
@@ -127,8 +130,10 @@ class Exchange:
 
     def tell_interim(self, message: RawResponseMessage) -> None:
         """Hand an interim response (103 Early Hints, say) on to a client that can understand it."""
-        transport = self.request.transport
-        if transport is not None and not transport.is_closing() and self.request.version >= (1, 1):
+        transport, protocol = self.request.transport, self.request.protocol
+        if transport is None or transport.is_closing() or protocol.writing_paused:
+            return  # one more hint is worth no memory
+        if self.request.version >= (1, 1):
             drop = headers.NOT_RETURNED if self.credentials else ()
             transport.write(as_interim(message, headers.end_to_end(message.headers, drop)))
 
@@ -158,6 +163,13 @@ def last_event_id(request: web.BaseRequest) -> str | None:
     if len(values) > 1:
         raise BadRequest(f"{len(values)} different Last-Event-ID fields; expected one")
     return values.pop() if values else None
+
+
+def named_stream(request: web.BaseRequest) -> str | None:
+    """Return the id of the stream that a request on a route would go on with, if it names one."""
+    values = request.headers.getall(LAST_EVENT_ID, ())
+    named = cursor.parse(values[0]) if values else None
+    return named.stream if named is not None else None
 
 
 def own_cursor(request: web.BaseRequest, route: Route) -> Cursor | None:

@@ -16,9 +16,9 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from proxy.config import Config
-from proxy.errors import HeadersTooLarge, SidecarError, VersionNotSupported
-from proxy.server import cors, guard, problem, resume
-from proxy.server.exchange import Exchange, dialect_of, own_cursor
+from proxy.errors import HeadersTooLarge, SidecarError, UnknownStream, VersionNotSupported
+from proxy.server import cors, guard, problem, resume, streams
+from proxy.server.exchange import Exchange, dialect_of, named_stream, own_cursor
 from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.idempotency import Attempts, Key, key_of
@@ -52,6 +52,7 @@ class Visit:
     route: str = "-"
     response: web.StreamResponse | None = None
     failed: bool = False
+    error: SidecarError | None = None
 
     @property
     def answer(self) -> web.StreamResponse | None:
@@ -134,6 +135,7 @@ class Gateway:
                 visit.route = exchange.route.name
                 response = await self._at_route(exchange)
         except SidecarError as error:
+            visit.error = error
             response = self._refusal(error, request, exchange, visit.route)
         if self._hub.draining:
             response.force_close()
@@ -143,11 +145,13 @@ class Gateway:
     def _tell(self, visit: Visit) -> None:
         """Count a request that is over and, where the log is to have it, write its line.
 
-        A stream has a line of its own, which tells of its readers.
+        A stream has a line of its own, which tells of its readers. What failed without a fault of the
+        client's is told in any case.
         """
         telemetry, request = self._hub.telemetry, visit.request
         telemetry.count_request(visit.route, request.method, visit.status)
-        if telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer):
+        failed = visit.failed or (visit.error is not None and visit.error.status >= 500)
+        if failed or (telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer)):
             telemetry.request_ended(
                 Visited(
                     route=visit.route,
@@ -167,9 +171,28 @@ class Gateway:
             answer_in_our_version(request)
         if exchange is None:
             answer = problem.answer(error, request, route=None)
-            return self._streams.readable(request, answer) if name == "_streams" else answer
+            named = streams.named(request) if name == "_streams" else None
+            return self._readable(error, request, answer, named, self._config.origins)
         answer = problem.answer(error, request, route=exchange.route.name, dialect=exchange.dialect)
-        cors.allow(request, answer.headers, guard.allowed_origins(self._config, exchange.route))
+        origins = guard.allowed_origins(exchange.config, exchange.route)
+        return self._readable(error, request, answer, named_stream(request), origins)
+
+    def _readable(
+        self,
+        error: SidecarError,
+        request: web.BaseRequest,
+        answer: web.Response,
+        stream_id: str | None,
+        origins: tuple[str, ...],
+    ) -> web.Response:
+        """Let a page read what went wrong, as it may read the stream that it asked for.
+
+        Not so where the stream is unknown to this caller: that answer is the same for all.
+        """
+        relay = self._hub.find(stream_id) if stream_id is not None else None
+        if relay is not None and not isinstance(error, UnknownStream):
+            return resume.readable(self._hub, request, relay, answer)
+        cors.allow(request, answer.headers, origins)
         return answer
 
     def _check_size(self, request: web.BaseRequest) -> None:
@@ -240,9 +263,15 @@ class Gateway:
         relay = begun.relay
         if relay is None:
             assert begun.response is not None
-            return await pass_on(exchange, begun.response)
+            if not prelude:
+                return await pass_on(exchange, begun.response)
+            begun.response.close()  # the client comes again, and gets the answer when nothing is owed to it
+            return problem.event_stream(prelude)
         try:
             return await self._read(exchange, relay, begun.cookies, prelude)
+        except SidecarError as error:
+            error.sent = True
+            raise
         finally:
             if not relay.tally.readers:  # its only client is gone, or was refused, before it could read
                 relay.cancel("disconnect", "the client left before the stream began")

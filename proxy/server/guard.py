@@ -20,7 +20,7 @@ from proxy.config import Config, Route
 from proxy.errors import BadPath, BadRequest, Refused, VersionNotSupported
 
 #: Names that nobody outside can make resolve to us: they are not in the public DNS.
-PRIVATE_SUFFIXES = ("localhost", ".localhost", ".local", ".internal", ".svc", ".test")
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".test")
 
 #: uri-host [ ":" port ], as far as its characters go (RFC 9110 §7.2, RFC 3986 §3.2.2).
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
@@ -54,6 +54,10 @@ def check_message(request: web.BaseRequest) -> None:
         # RFC 9112 §6.1: such a message's "framing is faulty, even if a Content-Length is present".
         raise BadRequest("Transfer-Encoding in an HTTP/1.0 request; expected Content-Length")
     hosts = request.headers.getall(hdrs.HOST, ())
+    named = urlsplit(request.raw_path).netloc if not request.raw_path.startswith("/") else ""
+    if named and hosts and named.lower() != hosts[0].lower():
+        # RFC 9112 §3.2.2: the target's authority counts. A peer that goes by the other one is misled.
+        raise BadRequest("the target names another host than the Host field")
     if len(hosts) > 1 or not all(map(_HOST.fullmatch, hosts)):
         raise BadRequest("expected one Host field that is a host name and, perhaps, a port")
 

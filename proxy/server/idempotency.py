@@ -146,7 +146,10 @@ class Attempts:
         if outcome is None or outcome.relay is None:
             self._release(attempt)
         else:
-            outcome.relay.on_forgotten.append(lambda: self._release(attempt))
+            relay = outcome.relay
+            relay.on_forgotten.append(lambda: self._release(attempt))
+            # An early open whose upstream then gave no stream is a failure like any other.
+            relay.on_end.append(lambda: None if relay.was_answered else self._release(attempt))
         if not attempt.sharers:
             _leave(outcome)
 

@@ -23,6 +23,9 @@ from proxy.server.sse import EVENT_STREAM, stream_headers
 from proxy.server.upstream import Call, Response
 from proxy.stream.cursor import short
 
+#: So long an upstream may take to send those bytes; the reader waits for word of the failure.
+QUOTE_SECONDS = 2.0
+
 #: Of an answer that is no stream but should have been one, so much is told to the client, in bytes.
 QUOTED_BYTES = 2048
 
@@ -83,7 +86,8 @@ class Opener:
             return Begun(None, response)
         try:
             relay = self._new_relay(exchange, CIMultiDict(response.answer.headers))
-        except BaseException:
+        except SidecarError as error:
+            error.sent = True
             response.close()
             raise
         self._feed(exchange, relay, call, response, coding)
@@ -98,6 +102,9 @@ class Opener:
         except SidecarError as error:
             relay.failed(str(error), error.status)
             return
+        except Exception as error:  # a fault of ours, and no reason to let the readers wait
+            relay.failed(f"the sidecar failed: {type(error).__name__}", 500)
+            raise
         coding = decoder_of(response)
         if relay.finished:
             response.close()
@@ -115,7 +122,8 @@ class Opener:
     def _feed(
         self, exchange: Exchange, relay: Relay, call: Call, response: Response, coding: Decoder
     ) -> None:
-        if exchange.route.reconnect and relay.feed and call.body is None:  # a body cannot be sent twice
+        if exchange.route.reconnect and call.method == hdrs.METH_GET and call.body is None:
+            # Whether it is a feed is known when its first block has come; a body could not be sent twice.
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
         relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
 
@@ -138,7 +146,8 @@ async def _quoted(response: Response) -> tuple[str, int, str]:
     """Tell of an answer that is no stream: what it is, its status, and the beginning of what it says."""
     answer = response.answer
     try:
-        said = (await answer.content.read(QUOTED_BYTES)).decode("utf-8", "replace").strip()
+        async with asyncio.timeout(QUOTE_SECONDS):
+            said = (await answer.content.read(QUOTED_BYTES)).decode("utf-8", "replace").strip()
     except Exception as error:  # whatever broke: then there is nothing to quote
         said = f"({error})"
     finally:

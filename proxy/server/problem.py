@@ -11,7 +11,7 @@ import random
 from aiohttp import hdrs, web
 
 from proxy.dialects import Dialect
-from proxy.errors import SidecarError, UpstreamError
+from proxy.errors import SidecarError
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.wire import SERVER, json_body
 
@@ -31,7 +31,7 @@ def answer(
         return _come_again(error)
     body = dialect.error_body(error.status, error.kind, str(error)) if dialect is not None else None
     if body is not None:
-        response = web.Response(status=error.status, body=body, content_type="application/json")
+        response = web.Response(status=error.status, body=body + b"\n", content_type="application/json")
     else:
         response = web.Response(
             status=error.status,
@@ -41,7 +41,7 @@ def answer(
     response.headers.update(error.headers)
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
     response.headers[hdrs.SERVER] = SERVER
-    if isinstance(error, UpstreamError) and error.sent and dialect is not None and dialect.llm:
+    if error.sent and dialect is not None and dialect.llm:
         # The provider may be working on it: an SDK that asks again by itself would pay twice.
         response.headers["x-should-retry"] = "false"
     if request.body_exists and not request.content.is_eof():
@@ -60,8 +60,13 @@ def is_event_source(request: web.BaseRequest) -> bool:
 
 def _come_again(error: SidecarError) -> web.Response:
     after = int(error.headers.get("Retry-After", "0")) * 1000 or COME_BACK_MS
+    return event_stream(b"retry: %d\n\n" % jittered(after))
+
+
+def event_stream(body: bytes) -> web.Response:
+    """Return a whole event stream of ours, after which an EventSource comes again."""
     response = web.Response(
-        body=b"retry: %d\n\n" % jittered(after),
+        body=body,
         content_type="text/event-stream",
         charset="utf-8",
         headers={hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no", hdrs.SERVER: SERVER},

@@ -26,6 +26,12 @@ from proxy.stream.log import Reason
 #: Before the first new attempt, in seconds, where the upstream named no ``retry``.
 FIRST_WAIT = 0.25
 
+#: What an upstream that says ``retry: 0`` is asked again after, in seconds.
+LEAST_WAIT = 0.02
+
+#: So often a wait can double before any is longer than the longest.
+MOST_DOUBLINGS = 16
+
 #: Waiting doubles with every failed attempt, up to this many seconds.
 LONGEST_WAIT = 30.0
 
@@ -70,6 +76,13 @@ class Reconnector:
 
     async def _ask_again(self) -> None:
         """Ask until the relay is fed, or has ended."""
+        try:
+            await self._ask()
+        except Exception as error:  # a fault of ours, and no reason to let the readers wait
+            self._relay.failed(f"the sidecar failed: {type(error).__name__}", 500)
+            raise
+
+    async def _ask(self) -> None:
         relay = self._relay
         outcomes = self._hub.telemetry.route(relay.route.name).reconnects
         while True:
@@ -102,9 +115,10 @@ class Reconnector:
         then longer every time. Jittered, but never shorter than that.
         """
         named = self._relay.numbering.retry
-        wait = FIRST_WAIT if named is None else named / 1000
+        wait = FIRST_WAIT if named is None else max(named / 1000, LEAST_WAIT)
         if self._attempts:
-            wait = max(wait, min(max(wait, FIRST_WAIT) * 2**self._attempts, LONGEST_WAIT))
+            doubled = max(wait, FIRST_WAIT) * 2 ** min(self._attempts, MOST_DOUBLINGS)
+            wait = max(wait, min(doubled, LONGEST_WAIT))
         self._attempts += 1
         return wait * random.uniform(1.0, 1.0 + JITTER)
 

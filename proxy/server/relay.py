@@ -102,6 +102,7 @@ class Relay:
         self.numbering = self._new_numbering()
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
         self.paused = False
+        self.was_answered = False
         self.finished_at = math.inf
         self._hub = hub
         self._confirmed = False
@@ -164,6 +165,7 @@ class Relay:
 
     def answered(self, source: Source) -> None:
         """Begin to re-emit an upstream's response."""
+        self.was_answered = True
         self._source = source
         self._last_received = self._hub.loop.time()
         self.state = next_state(self.state, Happening.ANSWERED)
@@ -201,11 +203,12 @@ class Relay:
         self.tally.last_sent = now
         readers = self.readers
         if readers:
-            chunk = as_chunk(wire)
+            chunk = b""
             size = len(wire)
             for reader in readers:
                 if reader.live or (not entries and not reader.lag_events):
                     self.tally.wrote(size)
+                    chunk = chunk or as_chunk(wire)
                     reader.send_live(wire, chunk)
                 else:
                     reader.pump()
@@ -217,8 +220,13 @@ class Relay:
         log = self.log
         too_much = False
         if log.full:
-            log.trim(self._floor())
-            too_much = self._too_far_ahead()
+            for reader in self.readers:
+                if reader.live:  # somebody has everything: nothing that is dropped will be missed by all
+                    log.trim()
+                    break
+            else:
+                log.trim(self._floor())
+                too_much = self._too_far_ahead()
         if self.recorded and not self._hub.store.grew(self, log.bytes - before, now, self._floor):
             floor = self._floor()  # all logs together are at their bound, and this one could not give way
             too_much = too_much or (floor is not None and log.last > floor)
@@ -276,7 +284,8 @@ class Relay:
             dialect = confirm(self.dialect, first)
             if dialect is not self.dialect:
                 self.dialect = dialect
-                self.numbering = self._new_numbering()
+                before, self.numbering = self.numbering, self._new_numbering()
+                self.numbering.retry, self.numbering.last_id = before.retry, before.last_id
 
     # The end
 
@@ -326,6 +335,8 @@ class Relay:
         before the stream began. ``quote`` is for the readers alone: what an upstream says may hold a
         key, which must not come into logs.
         """
+        if self.log.terminal is not None:  # what happens to a stream that has ended is of no interest
+            return
         now = self._hub.loop.time()
         self._emit(self.numbering.flush(self.parser.pending), [], now)
         if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
@@ -333,6 +344,7 @@ class Relay:
         if reason is not Reason.COMPLETE and not told:
             failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
             told = self._tell(failure, now)
+        self.tally.ended(now)
         self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
         self.state = next_state(self.state, Happening.ENDED)
         self.finished_at = now
@@ -427,13 +439,18 @@ class Relay:
         if route.timeouts.total is not None and now >= self.birth.at + route.timeouts.total:
             self.end(Reason.TOTAL_TIMEOUT, f"the stream ran for {route.timeouts.total:g}s (timeouts.total)")
         elif now >= self._linger_until:
-            self.cancel("linger", f"no reader for {route.linger:g}s (linger)")
+            self.cancel("linger", self._why_abandoned())
         elif self._source is None or self.paused:
             self._last_received = now  # nobody reads upstream: its silence means nothing
         elif idle is not None and now >= self._last_received + idle:
             self.end(Reason.IDLE_TIMEOUT, f"the upstream sent nothing for {idle:g}s (timeouts.idle)")
         due = self._next_deadline()
         return None if self.log.terminal is not None or due == math.inf else due
+
+    def _why_abandoned(self) -> str:
+        if not self.tally.readers:
+            return "its first reader did not come"
+        return f"no reader for {self.route.linger:g}s (linger)"
 
     def _look_at_finished(self, now: float) -> float | None:
         due = self.finished_at + self.route.replay.keep
@@ -449,7 +466,12 @@ class Relay:
     def epitaph(self) -> Epitaph:
         """What is remembered when the log is gone."""
         return Epitaph(
-            self.route.name, self.birth.method, self.birth.owner, self.log.last, self.numbering.last_id
+            self.route.name,
+            self.birth.method,
+            self.birth.owner,
+            self.feed,
+            self.log.last,
+            self.numbering.last_id,
         )
 
     def forgotten(self) -> None:

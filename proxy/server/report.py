@@ -33,7 +33,7 @@ def facts(relay: Relay) -> Facts:
         longest_gap=tally.longest_gap,
         readers=tally.readers,
         resumes=tally.resumes,
-        replayed=tally.replayed,
+        replayed=tally.replayed + sum(reader.replayed for reader in relay.readers),
         heartbeats=tally.heartbeats,
         drops=tally.drops,
         pauses=tally.pauses,

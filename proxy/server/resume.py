@@ -138,7 +138,7 @@ def _restart_without_log(hub: Hub, exchange: Exchange, cursor: Cursor) -> Restar
     epitaph = hub.store.epitaph(cursor.stream, hub.loop.time())
     if epitaph is None:
         return Restart(gap_block(cursor.seq + 1, None), None)
-    if (epitaph.route, epitaph.method) != (route.name, hdrs.METH_GET):
+    if not epitaph.feed or (epitaph.route, epitaph.method) != (route.name, hdrs.METH_GET):
         return None
     if epitaph.owner != owner(exchange.request, route.principal):
         return None

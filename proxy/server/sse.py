@@ -21,7 +21,7 @@ from proxy.server.relay import Relay
 from proxy.server.room import wait_for_room
 from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, as_chunk, is_chunked
-from proxy.stream.reader import Reader
+from proxy.stream.reader import TAKE_BYTES, Reader
 
 EVENT_STREAM = "text/event-stream"
 
@@ -115,8 +115,11 @@ class SseReader(Reader):
         self._relay.join(self)
         self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
         try:
-            if self.prelude:
-                self._write(self.prelude)
+            while self.prelude:
+                piece, self.prelude = self.prelude[:TAKE_BYTES], self.prelude[TAKE_BYTES:]
+                self._write(piece)
+                self._relay.tally.wrote(len(piece))
+                await wait_for_room(self._request, send)
             self.pump()
             while not self._over():
                 if self._protocol.writing_paused:
@@ -139,6 +142,8 @@ class SseReader(Reader):
 
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged."""
+        if self.prelude:
+            return  # pieces of it end anywhere
         if not self._transport.is_closing():
             self._transport.write(chunk if self.chunked else wire)
         if self._protocol.writing_paused:
@@ -147,6 +152,11 @@ class SseReader(Reader):
 
     def pump(self) -> None:
         """Write blocks from the log until its head, or until the socket is full."""
+        if self.prelude:
+            return  # its turn comes behind that
+        if self._protocol.writing_paused and not self.live:
+            self._wake_up()
+            return
         if self._retry is not None:
             self._retry = self._relay.retry  # the upstream may have named one since this reader came
         try:
@@ -169,7 +179,7 @@ class SseReader(Reader):
         EventSource takes the hint, comes back, and resumes.
         """
         if not self.dropped:
-            if self._relay.retry is not None and not self._protocol.writing_paused:
+            if self._relay.retry is not None and not (self.prelude or self._protocol.writing_paused):
                 self._write(b"retry: %d\n" % retry)
             self._drop("drain")
             self._wake_up()
@@ -198,7 +208,7 @@ class SseReader(Reader):
             last = max(last, self._relay.tally.last_sent)
         if now < last + heartbeat:
             return last + heartbeat
-        if not (self._over() or self._protocol.writing_paused):
+        if not (self.prelude or self._over() or self._protocol.writing_paused):
             self._write(self._relay.dialect.heartbeat)
             self._relay.tally.beat()
         return now + heartbeat

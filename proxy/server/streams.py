@@ -44,12 +44,6 @@ class StreamsHandler:
         caller = origin_of(request, peers).address
         return await resume.attach(self._hub, relay, request, _cursor(relay, request), caller)
 
-    def readable(self, request: web.BaseRequest, answer: web.Response) -> web.Response:
-        """Let a page of an allowed origin read an error, if the stream it names is known."""
-        stream_id = request.rel_url.raw_path.removeprefix(PREFIX).partition("/")[0]
-        relay = self._hub.find(stream_id)
-        return answer if relay is None else resume.readable(self._hub, request, relay, answer)
-
     def _preflight(self, request: web.BaseRequest, stream_id: str) -> web.Response:
         relay = self._hub.find(stream_id)
         if relay is None:
@@ -62,6 +56,11 @@ class StreamsHandler:
     def _check_page(self, request: web.BaseRequest, relay: Relay) -> None:
         """A route that spends a credential is guarded here as it is under its own path."""
         guard.check_caller(request, self._hub.config, relay.route, credentials=relay.birth.credentials)
+
+
+def named(request: web.BaseRequest) -> str:
+    """Return the stream id that a path below ``/_streams/`` names, whatever it looks like."""
+    return request.rel_url.raw_path.removeprefix(PREFIX).partition("/")[0]
 
 
 def shown_path(path: str) -> str:

@@ -58,6 +58,11 @@ class Tally:
         if gap > self.longest_gap:
             self.longest_gap = gap
 
+    def ended(self, now: float) -> None:
+        """Count the silence before the end."""
+        if self.first_event is not None:
+            self.longest_gap = max(self.longest_gap, now - self.last_sent)
+
     def wrote(self, size: int) -> None:
         """Count bytes of events that were given to a reader."""
         self.bytes_out += size

@@ -213,8 +213,12 @@ class Upstream:
     def _pool(self) -> aiohttp.ClientSession:
         if self._session is None:
             loop = asyncio.get_running_loop()
+            try:
+                tls = _tls(self.settings)
+            except OSError as error:
+                raise UpstreamUnreachable(f"upstream {self.name!r}", "its tls_ca cannot be used") from error
             self._session = wire.session(
-                wire.connector(tls=_tls(self.settings), keepalive=self.settings.keepalive, loop=loop)
+                wire.connector(tls=tls, keepalive=self.settings.keepalive, loop=loop)
             )
         return self._session
 
@@ -250,6 +254,15 @@ def _tls(settings: UpstreamSettings) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else True
 
 
+def _detail(error: Exception) -> str:
+    """What the log tells of a TLS failure besides: which of the many it was."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    return str(error)
+
+
 #: aiohttp's errors and ours, the first match counts. The flag says whether the request was sent.
 ERRORS: tuple[tuple[type[BaseException], type[UpstreamError], bool], ...] = (
     (aiohttp.ConnectionTimeoutError, UpstreamUnreachable, False),
@@ -269,7 +282,10 @@ def _translated(error: Exception, who: str, timeouts: Timeouts) -> Exception:
         return error
     _, ours, sent = match
     if ours is UpstreamUnreachable:
-        return UpstreamUnreachable(who, _told(error))
+        unreachable = UpstreamUnreachable(who, _told(error))
+        if isinstance(error, aiohttp.ClientSSLError):
+            unreachable.detail = _detail(error)
+        return unreachable
     if ours is UpstreamTimeout:
         return UpstreamTimeout(who, f"sent no response within {timeouts.first_byte:g}s", sent=sent)
     return ours(who, _told(error), sent=sent)

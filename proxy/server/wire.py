@@ -68,6 +68,9 @@ MAX_REQUEST_LINE = 16 * 1024
 LINGERING_SECONDS = 2.0
 
 
+HEAD_END = b"\r\n\r\n"
+
+
 class UpstreamProtocol(ResponseHandler):
     """aiohttp's client protocol, telling of interim responses and of connections that served before."""
 
@@ -88,6 +91,22 @@ class UpstreamProtocol(ResponseHandler):
         if sending is not None and sending.tell is not None and _concerns_clients(message.code):
             sending.tell(message)
         return message, payload
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the upstream.
+
+        Some servers send a body after HEAD. aiohttp would read it as the next response, fail, and lose
+        the one that came before it; so it gets the head alone, and the connection is not used again.
+        """
+        end = data.find(HEAD_END) + len(HEAD_END) if self._skip_payload else 0
+        if not len(HEAD_END) <= end < len(data):
+            super().data_received(data)
+            return
+        super().data_received(data[:end])
+        if self._buffer and self._buffer[-1][0][0].code >= 200:
+            self.force_close()
+        else:  # that was an interim response
+            self.data_received(data[end:])
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End a body that has not ended: aiohttp forgets one whose chunks it could not read, and takes a

@@ -16,6 +16,12 @@ from typing import Generic, Protocol, TypeVar
 from proxy.config import MemoryStore as MemorySettings
 from proxy.stream.log import Log
 
+#: What a log costs besides its blocks, in bytes, about: a thousand empty streams a second must not
+#: fill the memory below the bound. So many logs as would cost ``max_bytes`` are held at most, and at
+#: least LEAST_LOGS.
+LOG_COST = 4096
+LEAST_LOGS = 1000
+
 
 class Held(Protocol):
     """What the store keeps: something with an id and a log that can be told to let go of it."""
@@ -37,15 +43,16 @@ class Held(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Epitaph:
-    """What is remembered of a stream whose log is gone.
+    """What is remembered of a stream whose log is gone, to answer a resume as it deserves.
 
-    ``last`` is its last seq, ``last_id`` the upstream's own last id, ``owner`` the principal's
-    digest; all three are needed to answer a resume as it deserves.
+    ``owner`` is the principal's digest, ``feed`` whether it is to be asked for anew, ``last`` its last
+    seq, ``last_id`` the upstream's own last id.
     """
 
     route: str
     method: str
     owner: bytes | None
+    feed: bool
     last: int
     last_id: bytes | None
 
@@ -147,5 +154,6 @@ class MemoryStore(Generic[H]):
         stream.forgotten()
 
     def _make_room(self, now: float) -> None:
-        while self._finished and self.bytes >= self._settings.max_bytes:
+        most = max(LEAST_LOGS, self._settings.max_bytes // LOG_COST)
+        while self._finished and (self.bytes >= self._settings.max_bytes or len(self._streams) > most):
             self.forget(next(iter(self._finished.values())), now, evicted=True)

@@ -88,11 +88,12 @@ class Log:
 
         The newest block stays in any case, and so does every block after ``floor``.
         """
-        before = self.bytes
-        while len(self) > 1 and (len(self) > self.max_events or self.bytes > self.max_bytes):
-            if floor is not None and self.first > floor:
+        before, held = self.bytes, len(self)
+        while held > 1 and (held > self.max_events or self.bytes > self.max_bytes):
+            if floor is not None and self.last + 1 - held > floor:
                 break
             self._drop_oldest()
+            held -= 1
         return before - self.bytes
 
     def shed(self, size: int, floor: int | None = None) -> int:

@@ -21,7 +21,7 @@ class Stream:
 
     def epitaph(self) -> Epitaph:
         """Remember which stream this was by its route."""
-        return Epitaph(f"route of {self.id}", "GET", None, self.log.last, None)
+        return Epitaph(f"route of {self.id}", "GET", None, True, self.log.last, None)
 
     def forgotten(self) -> None:
         """Count how often the store let go."""
@@ -189,7 +189,7 @@ def test_a_tombstone() -> None:
     store.forget(stream, now=50)
     assert store.get("old") is None
     assert (stream.forgotten_times, store.bytes, store.evicted, store.tombstones) == (1, 0, 0, 1)
-    assert store.epitaph("old", 149.9) == Epitaph("route of old", "GET", None, 2, None)
+    assert store.epitaph("old", 149.9) == Epitaph("route of old", "GET", None, True, 2, None)
     assert store.epitaph("old", 150) is None
     assert store.epitaph("never", 50) is None
 
