@@ -98,6 +98,13 @@ def _port(value: str) -> str:
     return value
 
 
+def _positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{value}: expected 1 or more")
+    return number
+
+
 def _header(value: str) -> str:
     if ":" not in value:
         raise argparse.ArgumentTypeError(f"{value!r}: expected 'Name: value'")
@@ -132,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--url", default="http://127.0.0.1:8080/v1", help="base URL; default: %(default)s")
     command.add_argument("--model", default="demo", help="default: %(default)s")
     command.add_argument(
-        "--drop-after", type=int, metavar="N", help="cut the connection after N events, and resume"
+        "--drop-after", type=_positive, metavar="N", help="cut the connection after N events, and resume"
     )
     command.add_argument(
         "--api-key", default=os.environ.get("OPENAI_API_KEY", "none"), help="default: $OPENAI_API_KEY"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -59,7 +60,7 @@ async def show_request(request: web.Request) -> web.Response:
 
 async def show_open(request: web.Request) -> web.Response:
     """The number of streams that run now."""
-    return web.json_response({"open": request.app[LEDGER].open_streams})
+    return web.json_response(text=json.dumps({"open": request.app[LEDGER].open_streams}) + "\n")
 
 
 def routes() -> list[web.RouteDef]:

@@ -25,7 +25,11 @@ routes:
 """
 
 TRY = """
-The sidecar listens on {url}, in front of a built-in provider on {provider}. Try, in another terminal:
+The sidecar listens on {url}, in front of a built-in provider:
+
+  {provider}
+
+Try, in another terminal:
 
   # tokens as they come, numbered
   curl -N {url}/v1/chat/completions -H 'content-type: application/json' \\
@@ -38,7 +42,7 @@ The sidecar listens on {url}, in front of a built-in provider on {provider}. Try
   curl -N '{url}/v1/chat/completions?first_delay=12' -H 'content-type: application/json' \\
     -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
 
-  # an app's own feed; resume it with -H 'Last-Event-ID: 5'
+  # an app's own feed; resume it with -H 'Last-Event-ID: 4'
   curl -N {url}/api/events
 
   # what the operator sees

@@ -42,6 +42,9 @@ PAGE = frozenset({"origin", "referer"})
 #: What a credential upstream must not be able to set in the client's browser for *our* origin.
 NOT_RETURNED = frozenset({"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security"})
 
+#: What stands for the address of a client on a Unix socket, here and in logs.
+UNIX = "unix"
+
 LAST_EVENT_ID = "Last-Event-ID"
 
 
@@ -115,7 +118,7 @@ def origin_of(request: web.BaseRequest, peers: Peers) -> Origin:
     """Tell where a request came from: the nearest address that is not a trusted peer's."""
     peername = request.transport.get_extra_info("peername") if request.transport else None
     peer = peername[0] if isinstance(peername, tuple) else None
-    shown = peer or "unix"
+    shown = peer or UNIX
     host = request.headers.get(hdrs.HOST, "")
     if not peers.trusts(peer):
         return Origin(shown, shown, request.scheme, host, trusted=False)
@@ -137,7 +140,10 @@ def forwarding(origin: Origin, request: web.BaseRequest) -> dict[str, str]:
 
     A trusted peer's ``Forwarded`` (RFC 7239) is continued; nobody else's is believed.
     """
-    fields = {"X-Forwarded-For": origin.chain, "X-Forwarded-Proto": origin.scheme}
+    fields = {"X-Forwarded-Proto": origin.scheme}
+    chain = [address for address in origin.chain.split(", ") if address != UNIX]
+    if chain:  # a Unix socket has no address
+        fields["X-Forwarded-For"] = ", ".join(chain)
     if origin.host:
         fields["X-Forwarded-Host"] = origin.host
     said = request.headers.getall("Forwarded", ())
@@ -151,4 +157,4 @@ def _node(address: str) -> str:
     """RFC 7239 §6: an IPv6 address stands in brackets and quotes; a socket has no address."""
     if ":" in address:
         return f'"[{address}]"'
-    return address if address != "unix" else "unknown"
+    return address if address != UNIX else "unknown"

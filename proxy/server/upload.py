@@ -94,8 +94,8 @@ class Upload:
                 parts += chunk
                 if len(parts) > limit:
                     raise BodyTooLarge(
-                        f"the body is over {limit} bytes (limits.buffered_body), which is what can be held "
-                        "for an Idempotency-Key"
+                        f"the body is over {limit} bytes (limits.buffered_body), which is what can be held; "
+                        "an Idempotency-Key needs it whole"
                     )
             self._buffered = bytes(parts)
         return self._buffered
