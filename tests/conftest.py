@@ -65,6 +65,17 @@ async def at_rest(figure: Callable[[], int]) -> int:
     return now
 
 
+def transports(sidecar: Sidecar) -> list[asyncio.Transport]:
+    """The connections that clients have with the data plane."""
+    assert sidecar._front is not None
+    return [each.transport for each in sidecar._front.connections if each.transport is not None]
+
+
+def unsent(sidecar: Sidecar) -> int:
+    """How many bytes wait in this process for its slowest client."""
+    return max(each.get_write_buffer_size() for each in transports(sidecar))
+
+
 @pytest.fixture(autouse=True)
 async def _closed_clients() -> AsyncIterator[None]:
     """Close the connections that a test left open."""

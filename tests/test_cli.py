@@ -238,5 +238,5 @@ async def test_serve_serves(tmp_path: Path, start_command: StartCommand) -> None
     serve.signal(signal.SIGTERM)
     assert await serve.ended() == 0
     assert [line["event"] for line in serve.log()] == [
-        *("listening", "upstream failed", "draining", "stopped")
+        *("listening", "upstream failed", "request", "draining", "stopped")
     ]

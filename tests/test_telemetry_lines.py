@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from tests.conftest import StartCommand, StartOrigin, eventually
-from tests.support.client import ask, read_answer, send
+from tests.support.client import Truncated, ask, read_answer, send
 from tests.support.command import PROJECT
 from tests.support.origin import PATIENCE, Connection, response
+from tests.support.script import holds
 
 SECRETS = {
     "authorization": "Bearer sk-client-2f9c",
@@ -374,3 +378,32 @@ async def test_a_log_that_nobody_takes_breaks_no_stream(tmp_path: Path, start_or
     finally:
         process.kill()
         await process.wait()
+
+
+async def test_the_silence_that_ended_a_stream_counts(
+    tmp_path: Path, start_origin: StartOrigin, start_command: StartCommand
+) -> None:
+    """``longest_gap`` has the last gap too, which is the one that an idle limit is about."""
+    origin = await start_origin(holds(b"data: a\n\n"))
+    config = write_config(tmp_path, origin.url, defaults={"timeouts": {"idle": "300ms"}})
+    sidecar = await start_command("serve", config)
+    with contextlib.suppress(Truncated):
+        await (await ask(await sidecar.url(), "/x", method="POST", body=b"{}")).rest()
+    line = await sidecar.logged("stream")
+    assert 0.29 <= line["longest_gap"] <= line["duration"]
+
+
+async def test_a_tls_failure_is_told_by_its_cause(tmp_path: Path, start_command: StartCommand) -> None:
+    """The operator learns which of the many it was; the client does not."""
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(served)
+    upstream = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=served)
+    async with upstream:
+        port = upstream.sockets[0].getsockname()[1]
+        sidecar = await start_command("serve", write_config(tmp_path, f"https://localhost:{port}"))
+        answer = await ask(await sidecar.url(), "/x")
+        told = await answer.body()
+        line = await sidecar.logged("upstream failed")
+    assert answer.status == 502
+    assert "certificate verify failed" in line["detail"]
+    assert b"certificate verify failed" not in told

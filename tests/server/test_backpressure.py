@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually
+from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, transports
 from tests.support.client import Answer, Truncated, ask
 from tests.support.origin import PATIENCE, Connection, Origin
 
@@ -359,3 +360,47 @@ async def test_a_client_that_leaves_lets_go_of_everything(
     async with asyncio.timeout(PATIENCE):
         await eventually(lambda: not sidecar.hub.running and not sidecar.hub.readers)
     assert flood.sent < flood.blocks
+
+
+# A reader that is slow, and reads
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "download"])
+async def test_a_slow_reader_that_takes_bytes_is_not_cut(
+    stream: bool, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """``timeouts.send`` is about a reader that takes nothing: this one takes a little, many times."""
+    narrowed = asyncio.Event()
+    piece = b"data: %b\n\n" % (b"x" * (16 * KIB - 8))
+
+    async def script(connection: Connection) -> None:
+        if stream:
+            await connection.start_stream()
+        else:
+            length = 64 * len(piece)
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+        await narrowed.wait()
+        for _ in range(64):
+            await (connection.chunk if stream else connection.send)(piece)
+        if stream:
+            await connection.end()
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url, route={"timeouts": {"send": "300ms"}})
+    closing = {"Connection": "close"}
+    answer = await ask(sidecar.url, "/x", method="POST", headers=closing, window=4 * KIB)
+    (transport,) = transports(sidecar)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * KIB)
+    narrowed.set()
+    loop = asyncio.get_running_loop()
+    slow_until, taken = loop.time() + 1.5, b""
+    while loop.time() < slow_until:
+        answer.go_on()
+        taken += await answer.reader.read(2 * KIB)
+        answer.stall()
+        await asyncio.sleep(0.04)
+    assert len(taken) < 512 * KIB, "it was slow"
+    answer.go_on()
+    taken += await answer.reader.read()
+    assert taken.count(piece[6:]) == 64
+    assert not sidecar.telemetry.route("all").drops

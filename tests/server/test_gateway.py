@@ -521,3 +521,32 @@ async def test_requests_are_counted_under_labels_that_clients_cannot_make_up(
     counted = sidecar.telemetry.routes["all"].requests
     assert {method for method, _ in counted} == {"GET", "other"}
     assert sum(counted.values()) == 5
+
+
+async def test_what_the_upstream_was_asked_for_is_not_to_be_tried_again(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """At capacity, which was seen only when the upstream had answered: it has been paid for once."""
+    origin = await start_origin(streaming)
+    sidecar = await start_sidecar(origin.url, limits={"streams": 1})
+    body = b'{"model":"m","stream":true,"messages":[]}'
+    await (await ask(sidecar.url, CHAT, method="POST", body=body)).block()
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)  # not read, so it may be for any answer
+    headers = {"Transfer-Encoding": "chunked"}
+    refused = await ask(sidecar.url, CHAT, method="POST", headers=headers, body=chunked)
+    assert (refused.status, refused.header("x-should-retry")) == (503, "false")
+    assert len(origin.requests) == 2
+
+
+async def test_a_target_that_names_another_host_is_refused(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The attack: past the check of ``Host``, to an upstream that goes by the target (RFC 9112 §3.2.2)."""
+    origin = await start_origin(reply())
+    sidecar = await start_sidecar(origin.url)
+    statuses = []
+    for named in ("evil.example", "good.example"):
+        raw = f"GET http://{named}/x HTTP/1.1\r\nHost: good.example\r\n\r\n".encode()
+        statuses.append((await read_answer(*await send(sidecar.url, raw))).status)
+    assert statuses == [400, 200]
+    assert len(origin.requests) == 1

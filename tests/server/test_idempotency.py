@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import pytest
 
 from proxy.server.app import Sidecar
 from tests.conftest import StartOrigin, StartSidecar, eventually
-from tests.support.client import Answer, ask, read_answer, send
+from tests.support.client import Answer, Truncated, ask, read_answer, send
 from tests.support.origin import SSE_HEAD, Connection, Script
 from tests.support.script import answers, holds, in_turn, streams
 
@@ -573,3 +574,22 @@ async def test_a_keyed_stream_may_be_opened_early(
     answered.set()
     assert await first.rest() == await second.rest()
     assert len(origin.requests) == 1
+
+
+async def test_an_early_open_that_failed_releases_the_key(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """``open_after``: a failure behind the 200 is a failure, and the client's next try is a new one."""
+    opened = asyncio.Event()
+    failing = after(opened, answers(b"503 No", b"no"))
+    origin = await start_origin(in_turn(failing, streams(b"data: a\n\n")))
+    sidecar = await start_sidecar(origin.url, route={"open_after": "10ms"})
+    headers = {**ME, "Accept": "text/event-stream"}
+    first = await post(sidecar, headers=headers)
+    opened.set()
+    with contextlib.suppress(Truncated):
+        await first.rest()
+    second = await post(sidecar, headers=headers)
+    assert second.header("idempotency-replayed") is None
+    assert b"data: a\n\n" in await second.rest()
+    assert len(origin.requests) == 2

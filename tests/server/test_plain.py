@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually
+from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, unsent
 from tests.support.client import Truncated, ask, read_answer, send
 from tests.support.origin import PATIENCE, Connection, Origin, reply, response
 
@@ -1011,3 +1011,47 @@ async def test_a_client_that_takes_nothing_is_cut(
     answer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a write transport
     request = await origin.request()
     await eventually(request.peer_closed.is_set, "the upstream connection's end")
+
+
+async def test_a_flood_of_hints_does_not_fill_the_memory(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The attack: 103 after 103 for a client that reads nothing. It misses some, and gets its answer."""
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % (b"a" * 30_000)
+    sent = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        for _ in range(400):
+            await connection.send(hint)
+        sent.set()
+        await connection.gone()
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url)
+    reader, writer = await send(sidecar.url, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", window=4096)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport
+    await sent.wait()
+    assert await at_rest(lambda: unsent(sidecar)) < 1024 * 1024
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    await origin.requests[0].send(response(body=b"done"))
+    answer = await read_answer(reader, writer)
+    assert (answer.status, await answer.body()) == (200, b"done")
+    assert 0 < len(answer.interim) <= 400
+
+
+@pytest.mark.parametrize("hints", [b"", HINTS], ids=["alone", "after-hints"])
+async def test_head_answered_with_a_body(
+    hints: bytes, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """Some servers do: the head passes, and what is no response is not read as the next one."""
+
+    async def script(connection: Connection) -> None:
+        await connection.send(hints + response("X-App: 1", body=b"hello"))
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url)
+    answer = await ask(sidecar.url, method="HEAD")
+    assert (answer.status, answer.header("x-app"), answer.header("content-length")) == (200, "1", "5")
+    assert await (await ask(sidecar.url)).body() == b"hello"
+    first, second = origin.requests
+    assert first.writer is not second.writer

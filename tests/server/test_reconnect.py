@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from proxy.server import reconnect
+from proxy.server.reconnect import Reconnector
 from tests.conftest import StartOrigin, StartSidecar, eventually
 from tests.support.client import Truncated, ask
 from tests.support.origin import Connection, Script
@@ -261,3 +263,41 @@ async def test_only_feeds_reconnect(start_origin: StartOrigin, start_sidecar: St
         await answer.rest()
     assert sidecar.telemetry.route("all").ends == {"truncated": 1}
     assert len(origin.requests) == 1
+
+
+async def test_a_feed_under_a_providers_path_reconnects(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """An app may well have a feed at /api/messages: no provider streams to a GET there."""
+    origin = await start_origin(in_turn(streams(b"retry: 20\ndata: a\n\n"), holds(b"data: b\n\n")))
+    sidecar = await start_sidecar(origin.url, route=FEED)
+    answer = await ask(sidecar.url, "/api/messages")
+    assert b"data: a\n" in await answer.block()
+    assert b"data: b\n" in await answer.block()
+
+
+async def test_an_upstream_that_wants_no_wait_is_not_asked_in_a_busy_loop(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The attack: ``retry: 0`` on an empty stream, to have the sidecar ask as fast as it can."""
+    origin = await start_origin(streams(b"retry: 0\n\n"))
+    sidecar = await start_sidecar(origin.url, route=FEED)
+    began = asyncio.get_running_loop().time()
+    await ask(sidecar.url, "/events")
+    await origin.request(11)
+    assert asyncio.get_running_loop().time() - began >= 10 * reconnect.LEAST_WAIT
+
+
+async def test_waits_stay_bounded_however_often_an_upstream_failed(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """Doubling a thousand times is beyond what a float can hold."""
+    origin = await start_origin(in_turn(streams(b"data: a\n\n"), answers(b"503 No")))
+    sidecar = await start_sidecar(origin.url, route=FEED)
+    await (await ask(sidecar.url, "/events")).block()
+    (relay,) = sidecar.hub.running
+    assert relay.reopen is not None
+    reconnector: Reconnector = relay.reopen.__self__  # type: ignore[attr-defined]  # a bound method
+    waits = [reconnector._next_wait() for _ in range(1100)]
+    assert max(waits) <= reconnect.LONGEST_WAIT * (1 + reconnect.JITTER)
+    assert min(waits[-1000:]) >= reconnect.LONGEST_WAIT

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from proxy.server.app import Sidecar
-from tests.conftest import StartOrigin, StartSidecar, eventually
+from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, unsent
 from tests.support.client import Answer, Truncated, ask, read_answer, send
 from tests.support.origin import Connection, Origin
 from tests.support.script import answers, holds, in_turn, streams
@@ -1047,3 +1047,61 @@ async def test_what_is_not_recorded_cannot_be_resumed(
     assert (await come_back(sidecar, "after", stream, 0)).status == 404
     assert (await come_back(sidecar, "route", stream, 0, "POST")).status == 404
     assert len(origin.requests) == 1
+
+
+# What a restarted feed owes
+
+
+async def test_only_a_provider_that_streams_to_a_get_refuses_an_unknown_id(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A feed at /api/messages begins anew, as any feed; a response that is streamed again does not."""
+    origin = await start_origin(holds(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url)
+    unknown = {"Last-Event-ID": f"{UNKNOWN}.5"}
+    feed = await ask(sidecar.url, "/api/messages", headers=unknown)
+    assert feed.status == 200
+    assert b"event: stream-gap\n" in await feed.block()
+    response = await ask(sidecar.url, "/v1/responses/resp_1", headers=unknown)
+    assert response.status == 404
+    assert len(origin.requests) == 1
+
+
+async def test_the_rest_of_a_feed_is_told_though_its_upstream_has_no_more(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """204 would tell an EventSource to stop, before it has what the log still holds."""
+    origin = await start_origin(in_turn(streams(b"data: a\n\ndata: b\n\n"), answers(b"204 No Content")))
+    sidecar = await start_sidecar(origin.url)
+    first = await begin(sidecar, "GET")
+    await first.rest()
+    stream = first.header("stream-id")
+    again = await come_back(sidecar, "route", stream, 1)
+    assert again.status == 200
+    assert b"data: b\n\n" in await again.rest()
+    told_all = await come_back(sidecar, "route", stream, 2)
+    assert told_all.status == 204
+
+
+async def test_a_long_rest_goes_to_a_slow_reader_piece_by_piece(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """It waits in the log and not in the socket's buffer, and no heartbeat falls into it."""
+    count = 6000
+    rest = [b"data: %d %b\n\n" % (number, b"x" * 1000) for number in range(1, count + 1)]
+    origin = await start_origin(in_turn(streams(*rest), holds(b"data: new\n\n")))
+    log = {"max_events": count, "max_bytes": "16MiB"}
+    sidecar = await start_sidecar(origin.url, route={"replay": log, "heartbeat": "30ms"})
+    first = await begin(sidecar, "GET")
+    await first.rest()
+    cursor = {"Last-Event-ID": f"{first.header('stream-id')}.1"}
+    again = await ask(sidecar.url, "/x", headers=cursor, window=4096)
+    again.stall()
+    await origin.request(2)
+    await at_rest(lambda: unsent(sidecar))
+    assert unsent(sidecar) < 256 * 1024
+    again.go_on()
+    got = await again.until(b"data: new\n\n")
+    owed = got[: got.index(rest[-1]) + len(rest[-1])]
+    assert re.findall(rb"^data: (\d+) x{1000}$", owed, re.M) == [b"%d" % n for n in range(2, count + 1)]
+    assert b": ping" not in owed

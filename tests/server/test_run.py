@@ -333,7 +333,7 @@ async def test_unix_sockets(tmp_path: Path, start_origin: StartOrigin, start_com
         assert (line["on"], line["admin"]) == ([f"unix:{data}"], [f"unix:{admin}"])
         assert b"ok\n" in await over_unix(admin, b"GET /healthz HTTP/1.0\r\n\r\n", b"ok\n")
         assert b"data: 1\n\n" in await over_unix(data, b"GET /chat HTTP/1.0\r\n\r\n", b"\n\n")
-        assert (await origin.request(len(origin.requests))).header("X-Forwarded-For") == "unix"
+        assert (await origin.request(len(origin.requests))).header("X-Forwarded-For") is None
         sidecar.signal(signal.SIGKILL)
         await sidecar.ended()
 
@@ -409,3 +409,25 @@ async def test_nothing_is_left_behind_by_a_start_that_failed(
     sidecar = await start_command("serve", config)
     assert await sidecar.url() == f"http://127.0.0.1:{free}"
     await eventually(lambda: sidecar.running)
+
+
+async def test_a_unix_socket_in_use_is_not_taken_away(
+    tmp_path: Path, start_origin: StartOrigin, start_command: StartCommand
+) -> None:
+    """A second sidecar is refused while the first one lives; what a killed one left behind is replaced."""
+    origin = await start_origin(holds(one_block(1)))
+    path = tmp_path / "data"
+    config = write_config(tmp_path, origin.url, listen=f"unix:{path}")
+    first = await start_command("serve", config)
+    await first.logged("listening")
+    second = await start_command("serve", config)
+    assert await second.ended() == 1
+    assert "Address already in use" in second.errors
+    request = b"GET /chat HTTP/1.0\r\n\r\n"
+    assert b"data: 1\n\n" in await over_unix(path, request, b"\n\n")
+    first.signal(signal.SIGKILL)
+    await first.ended()
+    assert path.is_socket()
+    third = await start_command("serve", config)
+    await third.logged("listening")
+    assert b"data: 1\n\n" in await over_unix(path, request, b"\n\n")

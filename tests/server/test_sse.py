@@ -842,3 +842,18 @@ async def test_a_block_that_is_too_long_ends_the_stream(
     await connection.peer_closed.wait()
     state = await ask(sidecar.url, f"/_streams/{answer.header('stream-id')}/state")
     assert (await state.json())["reason"] == "overflow"
+
+
+async def test_the_upstreams_retry_survives_a_change_of_dialect(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A path like a provider's, a first block that is none: the retry that came before it still counts."""
+    origin = await start_origin(streaming())
+    sidecar = await start_sidecar(origin.url)
+    answer = await ask(sidecar.url, "/api/messages")
+    connection = await origin.request()
+    await connection.chunk(b"retry: 100\n\n")
+    told = await answer.until(b"\n")
+    await connection.chunk(b"data: 1\n\n")
+    told += await answer.block()
+    assert set(re.findall(rb"^retry: (\d+)$", told, re.M)) == {b"100"}

@@ -486,3 +486,28 @@ async def test_operators_see_six_characters_of_an_id(
     for seen in (str(lines), listing.decode(), metrics.decode()):
         assert stream not in seen
         assert stream[7:] not in seen
+
+
+async def test_another_principals_stream_looks_like_none(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The attack: guess ids, and learn from the fields of a 404 which streams exist."""
+    origin = await start_origin(streams(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url, route={"principal": {"cookie": "sid"}}, origins=[PAGE])
+    first = await begin(sidecar, Cookie="sid=alice")
+    await first.rest()
+    seen = []
+    for stream in (first.header("stream-id"), UNKNOWN):
+        answer = await ask(sidecar.url, f"/_streams/{stream}", headers={"Origin": PAGE, "Cookie": "sid=eve"})
+        assert answer.status == 404
+        seen.append([field for field in answer.raw_headers if field[0] != "Date"])
+    assert seen[0] == seen[1]
+
+
+async def test_a_page_reads_on_the_route_why_its_stream_is_gone(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The 410 of a resume on the stream's own route is readable where the stream was."""
+    sidecar, first = await with_apps_cors(start_origin, start_sidecar, PAGE)
+    gone = await begin(sidecar, **{"Origin": PAGE, "Last-Event-ID": f"{first.header('stream-id')}.0"})
+    assert (gone.status, gone.header("access-control-allow-origin")) == (410, PAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,10 +139,19 @@ class Answer:
 OPENED: list[asyncio.StreamWriter] = []
 
 
-async def send(url: str, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection and write ``raw`` to it."""
+async def send(
+    url: str, raw: bytes, *, window: int | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and write ``raw`` to it. ``window``: the kernel keeps so many bytes unread, about."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
+    if window is None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
+    else:
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        narrow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(narrow, (parts.hostname, parts.port))
+        reader, writer = await asyncio.open_connection(sock=narrow, limit=2**24)
     OPENED.append(writer)
     writer.write(raw)
     await writer.drain()
@@ -176,10 +186,11 @@ async def ask(
     headers: Mapping[str, str] | list[tuple[str, str]] | None = None,
     body: bytes | None = None,
     version: str = "HTTP/1.1",
+    window: int | None = None,
 ) -> Answer:
     """Send one request to ``url`` and read the head of its answer.
 
-    ``Host`` and ``Content-Length`` are added where ``headers`` has none.
+    ``Host`` and ``Content-Length`` are added where ``headers`` has none. ``window`` as for ``send``.
     """
     fields = list(headers.items() if isinstance(headers, Mapping) else headers or ())
     names = {name.lower() for name, _ in fields}
@@ -188,5 +199,5 @@ async def ask(
     if body is not None and not names & {"content-length", "transfer-encoding"}:
         fields.append(("Content-Length", str(len(body))))
     head = f"{method} {target} {version}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
-    reader, writer = await send(url, head.encode("utf-8") + b"\r\n" + (body or b""))
+    reader, writer = await send(url, head.encode("utf-8") + b"\r\n" + (body or b""), window=window)
     return await read_answer(reader, writer, method)
