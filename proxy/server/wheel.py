@@ -48,10 +48,6 @@ class Wheel:
         self._rings_at = math.inf  # the timer's moment; uvloop's handles cannot be asked for it
         self._dead = 0
 
-    def now(self) -> float:
-        """The loop's monotonic clock, in seconds."""
-        return self._loop.time()
-
     def __len__(self) -> int:
         return len(self._heap) - self._dead
 

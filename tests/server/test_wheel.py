@@ -296,12 +296,6 @@ def test_close(clock: Clock, wheel: Wheel) -> None:
     Wheel(clock).close()
 
 
-def test_the_clock_is_the_loops(clock: Clock, wheel: Wheel) -> None:
-    """Now is what the loop says."""
-    clock.pass_to(123)
-    assert wheel.now() == 123
-
-
 async def test_on_a_real_loop() -> None:
     """The same on the event loop that the sidecar runs on."""
     loop = asyncio.get_running_loop()
