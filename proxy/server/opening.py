@@ -135,8 +135,9 @@ class Opener:
 
 
 def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str]:
+    """What only a stream's first answer carries; nothing from an upstream that spends our credential."""
     cookies: CIMultiDict[str] = CIMultiDict()
-    if not exchange.credentials:  # NOT_RETURNED
+    if not exchange.credentials:
         values = response.answer.headers.getall(hdrs.SET_COOKIE, ())
         cookies.extend((hdrs.SET_COOKIE, value) for value in values)
     return cookies
@@ -149,7 +150,7 @@ async def _quoted(response: Response) -> tuple[str, int, str]:
         async with asyncio.timeout(QUOTE_SECONDS):
             said = (await answer.content.read(QUOTED_BYTES)).decode("utf-8", "replace").strip()
     except Exception as error:  # whatever broke: then there is nothing to quote
-        said = f"({error})"
+        said = f"({str(error) or type(error).__name__})"
     finally:
         response.close()
     told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {EVENT_STREAM}"

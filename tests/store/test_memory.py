@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from proxy.config import MemoryStore as Settings
-from proxy.store.memory import Epitaph, MemoryStore
+from proxy.store.memory import LEAST_LOGS, Epitaph, MemoryStore
 from proxy.stream.log import Log
 
 
@@ -66,6 +66,18 @@ def test_streams_are_found_by_id() -> None:
     assert store.get("two") is two
     assert store.get("three") is None
     assert (len(store), list(store), store.bytes, store.max_bytes) == (2, [one, two], 30, 1000)
+
+
+def test_empty_logs_are_bounded_in_number() -> None:
+    """A log costs memory without a byte in it: the attack is a great many streams that end at once."""
+    store = store_of()
+    for number in range(LEAST_LOGS + 5):
+        assert store.has_room(0)
+        finished(store, str(number))
+    assert store.has_room(0)
+    assert (len(store), store.bytes, store.evicted) == (LEAST_LOGS, 0, 5)
+    assert store.get("4") is None
+    assert store.get("5") is not None
 
 
 def test_a_log_that_holds_something_already() -> None:
