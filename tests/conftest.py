@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import msgspec
 import pytest
 import yaml
 
@@ -84,14 +85,17 @@ async def _closed_clients() -> AsyncIterator[None]:
         client.OPENED.pop().close()
 
 
-@pytest.fixture
-async def start_sidecar() -> AsyncIterator[StartSidecar]:
-    """Start sidecars, each for an upstream's URL, ``route={…}`` and more top-level keys, or for a Config."""
+@pytest.fixture(params=[True, False], ids=["fast-path", "task"])
+async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSidecar]:
+    """Start sidecars, each for an upstream's URL, ``route={…}`` and more top-level keys, or for a Config.
+
+    Every test is run on the fast path, and once more on the ordinary one.
+    """
     running: list[Sidecar] = []
 
     async def start(upstream: str | Config, **settings: Any) -> Sidecar:
         config = upstream if isinstance(upstream, Config) else config_for(upstream, **settings)
-        sidecar = Sidecar(config)
+        sidecar = Sidecar(msgspec.structs.replace(config, fast_path=request.param))
         await sidecar.start()
         running.append(sidecar)
         return sidecar

@@ -301,6 +301,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin: The listener for operators; none if left out.
     store: Where streams' logs live.
     drain: How long running streams get at SIGTERM.
+    fast_path: Take events in the very call in which their bytes arrive; if not, in a task for each stream.
     public_path: The path prefix that an edge in front strips; links to streams carry it.
     trusted_peers: Addresses and networks (or unix) whose Forwarded and X-Forwarded-* count.
     hosts: Host names that are ours, on any port; *.example.com is allowed.
@@ -317,6 +318,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin: Admin | None = None
     store: Annotated[Store, Block(Store, {"memory": Store()})] = Store()
     drain: Span = 25.0
+    fast_path: bool = True
     public_path: Prefix = ""
     trusted_peers: tuple[Peer, ...] = ()
     hosts: Hosts | None = None

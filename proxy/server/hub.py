@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections import Counter
+import binascii
+import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Random bytes in a stream id: 128 bits cannot be guessed.
 STREAM_ID_BYTES = 16
 
+#: From base64 to its form for URLs (RFC 4648 §5).
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
 
 class Hub:
     """Owns every stream, task and timer of the data plane."""
@@ -34,9 +37,10 @@ class Hub:
         self.unrecorded: dict[str, Relay] = {}  # running, and not in the store
         self.draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._readers: Counter[str] = Counter()  # by caller
+        self._readers: dict[str, int] = {}  # by caller
         self.readers = 0
         telemetry.store = self._figures
+        telemetry.settle = self._settle
 
     def configure(self, config: Config) -> None:
         """Take over a new configuration's bounds; what runs keeps its route."""
@@ -45,7 +49,8 @@ class Hub:
 
     def new_stream_id(self) -> str:
         """Return a fresh stream id."""
-        return secrets.token_urlsafe(STREAM_ID_BYTES)
+        text = binascii.b2a_base64(os.urandom(STREAM_ID_BYTES), newline=False)
+        return text.translate(_URL_SAFE).rstrip(b"=").decode()
 
     def find(self, stream_id: str) -> Relay | None:
         """Return a stream that runs or is kept."""
@@ -79,7 +84,7 @@ class Hub:
         if refusal is not None:
             raise refusal
         self.readers += 1
-        self._readers[caller] += 1
+        self._readers[caller] = self._readers.get(caller, 0) + 1
 
     def _stream_refusal(self) -> SidecarError | None:
         limit = self.config.limits.streams
@@ -89,7 +94,7 @@ class Hub:
 
     def _reader_refusal(self, caller: str) -> SidecarError | None:
         limits = self.config.limits
-        own, limit = self._readers[caller], limits.readers_per_caller
+        own, limit = self._readers.get(caller, 0), limits.readers_per_caller
         if limit is not None and own >= limit:
             return TooManyReaders(
                 f"this caller has {own} readers, which is the limit (limits.readers_per_caller)"
@@ -101,8 +106,10 @@ class Hub:
     def dismiss_reader(self, caller: str) -> None:
         """Count a reader out."""
         self.readers -= 1
-        self._readers[caller] -= 1
-        if not self._readers[caller]:
+        left = self._readers[caller] - 1
+        if left:
+            self._readers[caller] = left
+        else:
             del self._readers[caller]
 
     async def close(self) -> None:
@@ -118,6 +125,10 @@ class Hub:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.telemetry.log.error("task failed", task=task.get_name(), exc_info=error)
+
+    def _settle(self) -> None:
+        for relay in self.running:
+            relay.tally.settle(relay.log.last)
 
     def _figures(self) -> StoreFigures:
         store = self.store

@@ -14,11 +14,11 @@ from multidict import CIMultiDict
 
 from proxy.errors import SidecarError
 from proxy.server.coding import Decoder, decoder
+from proxy.server.direct import source_of
 from proxy.server.exchange import Exchange
 from proxy.server.hub import Hub
 from proxy.server.reconnect import Reconnector
 from proxy.server.relay import Relay
-from proxy.server.source import TaskSource
 from proxy.server.sse import EVENT_STREAM, stream_headers
 from proxy.server.upstream import Call, Response
 from proxy.stream.cursor import short
@@ -125,7 +125,7 @@ class Opener:
         if exchange.route.reconnect and call.method == hdrs.METH_GET and call.body is None:
             # Whether it is a feed is known when its first block has come; a body could not be sent twice.
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
-        relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
+        relay.answered(source_of(self._hub, response, coding, relay, relay.id))
 
     def _headers(self, exchange: Exchange, upstream: CIMultiDict[str]) -> CIMultiDict[str]:
         """What every answer of this stream carries. A resume must not repeat Set-Cookie."""

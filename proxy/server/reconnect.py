@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from proxy.errors import UpstreamError
 from proxy.server.coding import decoder
+from proxy.server.direct import source_of
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
-from proxy.server.source import TaskSource
 from proxy.server.sse import EVENT_STREAM
 from proxy.server.upstream import Call, Response, Upstream
 from proxy.stream.cursor import short
@@ -128,7 +128,7 @@ class Reconnector:
         coding = decoder(answer.headers.get("Content-Encoding", ""))
         if answer.status == 200 and answer.content_type == EVENT_STREAM and coding is not None:
             self._events, self._reached = relay.log.last, self._hub.loop.time()
-            relay.answered(TaskSource(response, coding, relay, f"upstream of {short(relay.id)}"))
+            relay.answered(source_of(self._hub, response, coding, relay, relay.id))
             return True
         response.close()
         if answer.status == STOP:

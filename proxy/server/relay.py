@@ -1,9 +1,7 @@
-"""Turns the crank of one stream: upstream → parse → number → log → readers.
+"""One stream from its first byte to the last: what its beginning and its end mean, and who may wait how long.
 
-``receive`` is the hot path. It runs to its end without a task switch for every read of the upstream,
-and what it does per event is: cut, number, append, and one write per reader. Whatever can be decided
-when the stream begins or ends is decided there: the dialect looks at the first block and at the last
-few; deadlines are looked at by an alarm that nobody moves when an event passes.
+The way of its events is ``lane``'s; a relay is a lane with a life. Its deadlines are looked at by one
+alarm that nobody moves when an event passes; its dialect looks at the first block and at the last few.
 """
 
 from __future__ import annotations
@@ -11,31 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
 
 from multidict import CIMultiDict
 
 from proxy.dialects import DIALECTS, Failure, Verdict, confirm
 from proxy.server import report
 from proxy.server.exchange import Birth
+from proxy.server.hub import Hub
+from proxy.server.lane import Lane, Tap
 from proxy.server.source import Source
 from proxy.server.tally import Tally
 from proxy.server.wheel import Alarm
-from proxy.server.wire import as_chunk
 from proxy.store.memory import Epitaph
 from proxy.stream.lifecycle import Happening, State, next_state
 from proxy.stream.log import Log, Reason, Terminal
 from proxy.stream.numbering import Ids, Numbering
 from proxy.stream.sse import Parser, has_data
 
-if TYPE_CHECKING:
-    from proxy.server.hub import Hub
-
 #: So many of the last blocks are shown to the dialect when a stream ends.
 VERDICT_BLOCKS = 16
 
-#: The window of a stream that is not recorded: what its slowest moment may leave unsent, in bytes.
-UNRECORDED_BYTES = 64 * 1024
+#: The window of a stream that is not recorded, in blocks and bytes: what its slowest moment may leave
+#: unsent, and what its dialect wants to see at the end.
+UNRECORDED = (VERDICT_BLOCKS, 64 * 1024)
 
 #: The statuses that would have told of an end, had the headers not been sent; SDKs choose the class of
 #: the error they raise by them. 499 is nginx's word for a client that closed its request.
@@ -44,74 +40,46 @@ STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOU
 #: A new stream whose first reader does not come, because its client left in between, ends after this.
 FIRST_READER_SECONDS = 10.0
 
-#: Reading upstream goes on when the fastest reader is within this part of the log again.
-RESUME_AT = 0.5
 
-
-class Tap(Protocol):
-    """A reader's connection, as the relay sees it."""
-
-    live: bool
-
-    @property
-    def lag_bytes(self) -> int:
-        """Bytes of the log it has not been given."""
-
-    @property
-    def lag_events(self) -> int:
-        """Blocks of the log it has not been given."""
-
-    @property
-    def cursor(self) -> int:
-        """Seq of the last block it was given."""
-
-    @property
-    def replayed(self) -> int:
-        """How many blocks it was given that were older than itself."""
-
-    def send_live(self, wire: bytes, chunk: bytes) -> None:
-        """Write what was just logged, also framed as one chunk. Only for live taps."""
-
-    def pump(self) -> None:
-        """Write what can be written."""
-
-    def dismiss(self, retry: int) -> None:
-        """Close between two blocks, with a hint when to come back (milliseconds)."""
-
-
-class Relay:
+class Relay(Lane):
     """One stream: an upstream response, its log, and everybody who reads it."""
 
+    __slots__ = (
+        "_alarm",
+        "_hub",
+        "_linger_until",
+        "_stats",
+        "birth",
+        "dialect",
+        "finished_at",
+        "headers",
+        "id",
+        "on_end",
+        "on_forgotten",
+        "reopen",
+        "started",
+        "state",
+        "was_answered",
+    )
+
     def __init__(self, hub: Hub, birth: Birth, headers: CIMultiDict[str], *, recorded: bool) -> None:
-        route = birth.route
+        route, now = birth.route, hub.loop.time()
         self.id = hub.new_stream_id()
         self.birth = birth
-        self.route = route
         self.dialect = birth.dialect
-        self.recorded = recorded and route.replay.enabled
         self.headers = headers
-        self.state = State.OPENING
-        self.readers: list[Tap] = []
-        replay = route.replay
-        self.log = (
-            Log(replay.max_events, replay.max_bytes)
-            if self.recorded
-            else Log(VERDICT_BLOCKS, UNRECORDED_BYTES)
-        )
-        self.parser = Parser(route.max_event_bytes)
+        self._hub = hub
+        self._stats = hub.telemetry.route(route.name)
+        recorded = recorded and route.replay.enabled
+        window = (route.replay.max_events, route.replay.max_bytes) if recorded else UNRECORDED
+        super().__init__(hub, route, Log(*window), Tally(self._stats, birth.at), recorded=recorded)
         self.numbering = self._new_numbering()
+        self.state = State.OPENING
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
-        self.paused = False
         self.was_answered = False
         self.finished_at = math.inf
-        self._hub = hub
-        self._confirmed = False
-        self._source: Source | None = None
-        self._last_received = birth.at
-        self.started = datetime.now(UTC) - timedelta(seconds=hub.loop.time() - birth.at)
-        self._linger_until = hub.loop.time() + FIRST_READER_SECONDS
-        self._stats = hub.telemetry.route(route.name)
-        self.tally = Tally(self._stats, birth.at)
+        self.started = datetime.now(UTC) - timedelta(seconds=now - birth.at)
+        self._linger_until = now + FIRST_READER_SECONDS
         self._alarm = Alarm(self._look)
         self.on_end: list[Callable[[], None]] = []
         self.on_forgotten: list[Callable[[], None]] = []
@@ -167,125 +135,29 @@ class Relay:
         """Begin to re-emit an upstream's response."""
         self.was_answered = True
         self._source = source
-        self._last_received = self._hub.loop.time()
+        self._last_received = self._clock()
         self.state = next_state(self.state, Happening.ANSWERED)
         self._set_alarm()
         source.start(self._hub.spawn)
         if self.paused:
             source.pause()
 
-    def receive(self, data: bytes) -> None:
-        """Take one read from upstream: the hot path."""
-        if self.log.terminal is not None:
-            return
-        now = self._hub.loop.time()
-        self._last_received = now
-        self.tally.bytes_in += len(data)
-        blocks = self.parser.feed(data)
-        if blocks:
-            if not self._confirmed:
-                self._confirm(blocks)
-            numbered = self.numbering.number(blocks)
-            self._emit(numbered.wire, numbered.entries, now)
-        if self.parser.overflowed:
-            size, limit = self.parser.overflowed, self.route.max_event_bytes
-            self.end(Reason.OVERFLOW, f"a block of {size} bytes came; max_event_bytes is {limit}")
-
-    def _emit(self, wire: bytes, entries: list[bytes], now: float) -> None:
-        """Log entries, and write what goes out to whoever stands at the head of the log."""
-        if not wire:
-            return
-        log = self.log
-        if entries:
-            self.tally.logged(len(entries), now)
-            before = log.bytes
-            log.extend(entries, len(entries[0]) if len(entries) == 1 else sum(map(len, entries)))
-        self.tally.last_sent = now
-        readers = self.readers
-        if readers:
-            chunk = b""
-            size = len(wire)
-            for reader in readers:
-                if reader.live or (not entries and not reader.lag_events):
-                    self.tally.wrote(size)
-                    chunk = chunk or as_chunk(wire)
-                    reader.send_live(wire, chunk)
-                else:
-                    reader.pump()
-        if entries:
-            self._bound(before, now)
-
-    def _bound(self, before: int, now: float) -> None:
-        """Keep the log's bounds, and hold the upstream back where that would lose blocks."""
-        log = self.log
-        too_much = False
-        if log.full:
-            for reader in self.readers:
-                if reader.live:  # somebody has everything: nothing that is dropped will be missed by all
-                    log.trim()
-                    break
-            else:
-                log.trim(self._floor())
-                too_much = self._too_far_ahead()
-        if self.recorded and not self._hub.store.grew(self, log.bytes - before, now, self._floor):
-            floor = self._floor()  # all logs together are at their bound, and this one could not give way
-            too_much = too_much or (floor is not None and log.last > floor)
-        if too_much and not self.paused and self.route.slow_reader == "pause":
-            self._pause()
-
-    def _floor(self) -> int | None:
-        """The block after which nothing may be dropped: what the fastest reader still has to get.
-
-        Before the first reader comes that is everything: it is about to read from the beginning.
-        """
-        if self.route.slow_reader == "drop":
-            return None
-        if not self.readers:
-            return None if self.tally.readers else 0
-        return max(reader.cursor for reader in self.readers)
-
-    def _too_far_ahead(self) -> bool:
-        """Whether even the fastest reader is a whole window behind, or nobody reads and the log is full."""
-        if not self.readers:
-            return self.recorded or not self.tally.readers
-        return all(
-            reader.lag_bytes >= self.log.max_bytes or reader.lag_events >= self.log.max_events
-            for reader in self.readers
-        )
-
-    def _pause(self) -> None:
-        self.paused = True
-        self.tally.paused()
-        if self._source is not None:
-            self._source.pause()
-
-    def advanced(self) -> None:
-        """Hear that a reader took blocks from the log: perhaps the upstream can be read again."""
-        if not self.paused:
-            return
-        log = self.log  # which is smaller than its window where all logs together are at their bound
-        window_bytes, window_events = min(log.max_bytes, log.bytes), min(log.max_events, len(log))
-        if any(
-            reader.lag_bytes <= window_bytes * RESUME_AT and reader.lag_events <= window_events * RESUME_AT
-            for reader in self.readers
-        ):
-            self.paused = False
-            self._last_received = self._hub.loop.time()
-            if self._source is not None:
-                self._source.resume()
-
-    def _confirm(self, blocks: list[bytes]) -> None:
+    def recognize(self, blocks: list[bytes]) -> bool:
         """Let the first block with data say whether the path's dialect is the stream's."""
         first = next((block for block in blocks if has_data(block)), None)
-        if first is None:
-            return
-        self._confirmed = True
-        if self.route.dialect == "auto":
+        if first is not None and self.route.dialect == "auto":
             dialect = confirm(self.dialect, first)
             if dialect is not self.dialect:
                 self.dialect = dialect
                 before, self.numbering = self.numbering, self._new_numbering()
                 self.numbering.retry, self.numbering.last_id = before.retry, before.last_id
+        return first is not None
+
+    def overflowed(self, size: int) -> None:
+        """End the stream: a block has grown to ``size`` bytes."""
+        self.end(
+            Reason.OVERFLOW, f"a block of {size} bytes came; max_event_bytes is {self.route.max_event_bytes}"
+        )
 
     # The end
 
@@ -302,6 +174,7 @@ class Relay:
             self._source = None
             self._emit(self.numbering.flush(self.parser.pending), [], self._hub.loop.time())
             self.parser = Parser(self.route.max_event_bytes)  # a half-received block is dropped
+            self.unsettle()
             self.reopen()
         elif error is not None:
             self.end(Reason.TRUNCATED, f"the upstream's response broke off: {error}")
@@ -346,11 +219,13 @@ class Relay:
             told = self._tell(failure, now)
         self.tally.ended(now)
         self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
+        self.unsettle()
         self.state = next_state(self.state, Happening.ENDED)
         self.finished_at = now
         if self._source is not None:
             self._source.close()
             self._source = None
+        self.tally.settle(self.log.last)
         for callback in self.on_end:
             callback()
         self.on_end.clear()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
 from proxy.server.coding import Decoder
-from proxy.server.upstream import Response
+
+if TYPE_CHECKING:
+    from proxy.server.upstream import Response
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
@@ -79,12 +81,8 @@ class TaskSource:
         error = None
         try:
             await self._pump()
-        except aiohttp.ClientPayloadError:
-            error = "the connection ended inside the body"
-        except aiohttp.ClientError as broken:
-            error = f"{type(broken).__name__}: {broken}"
-        except (OSError, ValueError) as broken:
-            error = str(broken) or type(broken).__name__
+        except (aiohttp.ClientError, OSError, ValueError) as broken:
+            error = broken_by(broken)
         except Exception as broken:  # a fault of ours, and no reason to let the readers wait
             self._consumer.ended(f"{type(broken).__name__}: {broken}")
             raise
@@ -99,3 +97,12 @@ class TaskSource:
                 self._consumer.receive(piece)
                 if not self._go.is_set():
                     await self._go.wait()
+
+
+def broken_by(error: BaseException) -> str:
+    """Say what broke a body, for the stream's log line and its readers."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection ended inside the body"
+    if isinstance(error, aiohttp.ClientError):
+        return f"{type(error).__name__}: {error}"
+    return str(error) or type(error).__name__

@@ -8,6 +8,7 @@ waits; it is woken when the socket is full, and when the stream is over.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -20,7 +21,7 @@ from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.room import wait_for_room
 from proxy.server.wheel import Alarm
-from proxy.server.wire import Answer, as_chunk, is_chunked
+from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
 from proxy.stream.reader import TAKE_BYTES, Reader
 
 EVENT_STREAM = "text/event-stream"
@@ -95,7 +96,7 @@ class SseReader(Reader):
         self._relay = relay
         self._request = request
         self._transport = request.transport
-        self._protocol = request.protocol
+        self._protocol = cast(FrontProtocol, request.protocol)
         self._wake: asyncio.Future[None] | None = None
         self._last_written = hub.loop.time()
         self._alarm = Alarm(self._beat)
@@ -112,6 +113,7 @@ class SseReader(Reader):
         route = self._relay.route
         send = route.timeouts.send
         self._transport.set_write_buffer_limits(high=route.high_water)
+        self._protocol.on_full = self._fill_up
         self._relay.join(self)
         self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
         try:
@@ -133,6 +135,7 @@ class SseReader(Reader):
             self._relay.tally.dropped("send_timeout")
             self._transport.abort()
         finally:
+            self._protocol.on_full = None
             self._hub.wheel.drop(self._alarm)
             self._relay.leave(self)
         if self.dropped or not self._ended_well():
@@ -142,13 +145,22 @@ class SseReader(Reader):
 
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged."""
-        if self.prelude:
-            return  # pieces of it end anywhere
-        if not self._transport.is_closing():
+        try:
             self._transport.write(chunk if self.chunked else wire)
-        if self._protocol.writing_paused:
-            self.fall_behind()
-            self._wake_up()
+        except RuntimeError:
+            if not self._transport.is_closing():  # uvloop's raise then; the handler is about to be cancelled
+                raise
+
+    def _fill_up(self) -> None:
+        """Hear that the socket is full."""
+        self.fall_behind()
+        self._wake_up()
+
+    def send_between(self, wire: bytes) -> None:
+        """Write what is not logged, if its place is here: behind what was logged before."""
+        if not (self.prelude or self.lag_events):
+            self._write(wire)
+            self._relay.tally.wrote(len(wire))
 
     def pump(self) -> None:
         """Write blocks from the log until its head, or until the socket is full."""
@@ -215,7 +227,7 @@ class SseReader(Reader):
 
     def _write(self, data: bytes) -> None:
         self._last_written = self._hub.loop.time()
-        if not self._transport.is_closing():  # uvloop's raise then; the handler is about to be cancelled
+        if not self._transport.is_closing():
             self._transport.write(as_chunk(data) if self.chunked else data)
 
     def _close(self) -> None:

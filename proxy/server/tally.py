@@ -1,9 +1,12 @@
 """What is counted of one stream, and of its route at the same time.
 
-Plain additions, no calls into a metrics library: some of them happen for every read of the upstream.
+Plain additions, no calls into a metrics library: some of them happen for every read of the upstream. What
+happens for every event is counted once, here, and for the route when somebody looks: ``settle``.
 """
 
 from __future__ import annotations
+
+from bisect import bisect_left
 
 from proxy.telemetry import RouteStats
 
@@ -17,6 +20,9 @@ class Tally:
 
     __slots__ = (
         "_began",
+        "_bytes",
+        "_events",
+        "_gaps",
         "_stats",
         "bytes_in",
         "bytes_out",
@@ -34,6 +40,8 @@ class Tally:
     def __init__(self, stats: RouteStats, began: float) -> None:
         self._stats = stats
         self._began = began
+        self._gaps = stats.gaps
+        self._events = self._bytes = 0  # so much of what follows has been counted for the route
         self.last_sent = began
         self.first_event: float | None = None
         self.longest_gap = 0.0
@@ -46,9 +54,8 @@ class Tally:
         self.pauses = 0
         self.drops = 0
 
-    def logged(self, events: int, now: float) -> None:
-        """Count the events of one read."""
-        self._stats.events += events
+    def logged(self, now: float) -> None:
+        """Count the time of a read with events."""
         if self.first_event is None:
             self.first_event = now - self._began
             self._stats.first_events.observe(self.first_event)
@@ -58,14 +65,33 @@ class Tally:
         if gap > self.longest_gap:
             self.longest_gap = gap
 
+    def read_one(self, now: float, size: int) -> None:
+        """Count a read of ``size`` bytes that was one event, not the stream's first: the hot path."""
+        self.bytes_in += size
+        gap = now - self.last_sent
+        self.last_sent = now
+        gaps = self._gaps
+        gaps.total += gap
+        gaps.counts[bisect_left(gaps.bounds, gap)] += 1
+        if gap > self.longest_gap:
+            self.longest_gap = gap
+
+    def settle(self, events: int) -> None:
+        """Count for the route what was only counted here: the stream now has so many ``events``."""
+        stats = self._stats
+        stats.events += events - self._events
+        stats.bytes += self.bytes_out - self._bytes
+        self._events, self._bytes = events, self.bytes_out
+
     def ended(self, now: float) -> None:
         """Count the silence before the end."""
         if self.first_event is not None:
             self.longest_gap = max(self.longest_gap, now - self.last_sent)
 
     def wrote(self, size: int) -> None:
-        """Count bytes of events that were given to a reader."""
+        """Count bytes of events that were given to a reader that is not live."""
         self.bytes_out += size
+        self._bytes += size
         self._stats.bytes += size
 
     def beat(self) -> None:

@@ -23,6 +23,7 @@ from proxy.config import Timeouts
 from proxy.config import Upstream as UpstreamSettings
 from proxy.errors import SidecarError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from proxy.server import wire
+from proxy.server.direct import DirectProtocol
 from proxy.server.upload import Upload
 
 #: A server that refused a connection is asked last for this long, in seconds.
@@ -218,7 +219,7 @@ class Upstream:
             except OSError as error:
                 raise UpstreamUnreachable(f"upstream {self.name!r}", "its tls_ca cannot be used") from error
             self._session = wire.session(
-                wire.connector(tls=tls, keepalive=self.settings.keepalive, loop=loop)
+                wire.connector(DirectProtocol, tls=tls, keepalive=self.settings.keepalive, loop=loop)
             )
         return self._session
 

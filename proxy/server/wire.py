@@ -126,11 +126,15 @@ def _concerns_clients(status: int) -> bool:
 
 
 def connector(
-    *, tls: ssl.SSLContext | bool, keepalive: float, loop: asyncio.AbstractEventLoop
+    protocol: type[UpstreamProtocol],
+    *,
+    tls: ssl.SSLContext | bool,
+    keepalive: float,
+    loop: asyncio.AbstractEventLoop,
 ) -> aiohttp.TCPConnector:
     """Return a pool of upstream connections, unlimited in number (streams are bounded elsewhere)."""
     pool = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=keepalive, enable_cleanup_closed=False)
-    pool._factory = functools.partial(UpstreamProtocol, loop=loop)  # type: ignore[assignment]  # a subclass
+    pool._factory = functools.partial(protocol, loop=loop)  # type: ignore[assignment]  # a subclass
     return pool
 
 
@@ -177,9 +181,22 @@ http_writer._serialize_headers = serialized
 
 
 class FrontProtocol(web.RequestHandler):
-    """aiohttp's server protocol, answering unreadable requests without echoing them."""
+    """aiohttp's server protocol, answering unreadable requests without echoing them.
 
-    __slots__ = ()
+    ``on_full`` is called when the client's socket takes no more for now.
+    """
+
+    __slots__ = ("on_full",)
+
+    def __init__(self, manager: Front, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.on_full: Callable[[], None] | None = None
+
+    def pause_writing(self) -> None:
+        """Hear that the socket is full."""
+        super().pause_writing()
+        if self.on_full is not None:
+            self.on_full()
 
     @property
     def leaving(self) -> bool:
@@ -265,7 +282,7 @@ class Front(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """Make the protocol of a new connection."""
-        return FrontProtocol(self, loop=asyncio.get_running_loop(), **self._options)
+        return FrontProtocol(self, asyncio.get_running_loop(), **self._options)
 
 
 class Answer(web.StreamResponse):

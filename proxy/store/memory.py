@@ -70,11 +70,13 @@ def _no_floor() -> None:
 class MemoryStore(Generic[H]):
     """Streams by id: running, finished and still held, or remembered by a tombstone.
 
-    ``bytes`` is the size of all logs. ``evicted`` counts logs dropped before their keep time.
+    ``bytes`` is the size of all logs, ``max_bytes`` its bound. ``evicted`` counts logs dropped before their
+    keep time.
     """
 
     def __init__(self, settings: MemorySettings) -> None:
         self._settings = settings
+        self.max_bytes = settings.max_bytes
         self._streams: dict[str, H] = {}
         self._finished: OrderedDict[str, H] = OrderedDict()
         self._tombstones: OrderedDict[str, tuple[float, Epitaph]] = OrderedDict()
@@ -88,11 +90,6 @@ class MemoryStore(Generic[H]):
         return len(self._streams)
 
     @property
-    def max_bytes(self) -> int:
-        """The bound for all logs together, in bytes."""
-        return self._settings.max_bytes
-
-    @property
     def tombstones(self) -> int:
         """How many dropped streams are remembered."""
         return len(self._tombstones)
@@ -100,11 +97,12 @@ class MemoryStore(Generic[H]):
     def configure(self, settings: MemorySettings) -> None:
         """Take over new bounds."""
         self._settings = settings
+        self.max_bytes = settings.max_bytes
 
     def has_room(self, now: float) -> bool:
         """Whether one more stream can be recorded; makes room if finished logs are in the way."""
         self._make_room(now)
-        return self.bytes < self._settings.max_bytes
+        return self.bytes < self.max_bytes
 
     def add(self, stream: H) -> None:
         """Hold a new stream."""
@@ -120,19 +118,19 @@ class MemoryStore(Generic[H]):
         found = self._tombstones.get(stream_id)
         return found[1] if found and found[0] > now else None
 
-    def grew(self, stream: H, size: int, now: float, floor: Floor = _no_floor) -> bool:
-        """Account for ``size`` more bytes (or fewer) in the stream's log; return whether the bound holds.
+    def grew(self, log: Log, size: int, now: float, floor: Floor = _no_floor) -> bool:
+        """Account for ``size`` more bytes (or fewer) in ``log``; return whether the bound holds.
 
-        Where no finished log can go, the stream that grows pays with its own oldest blocks, but not
+        Where no finished log can go, the one that grows pays with its own oldest blocks, but not
         with those after ``floor()``.
         """
         self.bytes += size
-        if self.bytes > self._settings.max_bytes:
+        if self.bytes > self.max_bytes:
             self._make_room(now)
-            excess = self.bytes - self._settings.max_bytes
+            excess = self.bytes - self.max_bytes
             if excess > 0:
-                self.bytes -= stream.log.shed(excess, floor())
-        return self.bytes <= self._settings.max_bytes
+                self.bytes -= log.shed(excess, floor())
+        return self.bytes <= self.max_bytes
 
     def finished(self, stream: H) -> None:
         """Note that the stream has ended: from now on its log may be evicted."""
@@ -154,6 +152,6 @@ class MemoryStore(Generic[H]):
         stream.forgotten()
 
     def _make_room(self, now: float) -> None:
-        most = max(LEAST_LOGS, self._settings.max_bytes // LOG_COST)
-        while self._finished and (self.bytes >= self._settings.max_bytes or len(self._streams) > most):
+        most = max(LEAST_LOGS, self.max_bytes // LOG_COST)
+        while self._finished and (self.bytes >= self.max_bytes or len(self._streams) > most):
             self.forget(next(iter(self._finished.values())), now, evicted=True)

@@ -46,12 +46,14 @@ class Log:
     the blocks dropped.
     """
 
-    __slots__ = ("_blocks", "_empty", "bytes", "last", "max_bytes", "max_events", "terminal", "written")
+    __slots__ = ("_blocks", "_empty", "_full_at", "bytes", "last", "max_bytes", "max_events", "terminal",
+                 "written")  # fmt: skip
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self._blocks: list[bytes] = []
         self._empty = 0  # so many places at the front hold nothing any more
         self.max_events = max_events
+        self._full_at = max_events  # with this block as its last, the log holds as many as it may
         self.max_bytes = max_bytes
         self.last = 0
         self.bytes = 0
@@ -74,7 +76,16 @@ class Log:
     @property
     def full(self) -> bool:
         """Whether one more block would push out another."""
-        return len(self) >= self.max_events or self.bytes >= self.max_bytes
+        return self.last >= self._full_at or self.bytes >= self.max_bytes
+
+    def append(self, entry: bytes) -> bool:
+        """Append one wire block, and return whether the log is full. ``trim`` then enforces the bounds."""
+        size = len(entry)
+        self._blocks.append(entry)
+        self.last = last = self.last + 1
+        self.written += size
+        self.bytes = held = self.bytes + size
+        return last >= self._full_at or held >= self.max_bytes
 
     def extend(self, entries: list[bytes], size: int) -> None:
         """Append wire blocks of ``size`` bytes in all. ``trim`` then enforces the bounds."""
@@ -88,25 +99,14 @@ class Log:
 
         The newest block stays in any case, and so does every block after ``floor``.
         """
-        before, held = self.bytes, len(self)
-        while held > 1 and (held > self.max_events or self.bytes > self.max_bytes):
-            if floor is not None and self.last + 1 - held > floor:
-                break
-            self._drop_oldest()
-            held -= 1
-        return before - self.bytes
+        return self._drop(self.max_events, self.max_bytes, floor)
 
     def shed(self, size: int, floor: int | None = None) -> int:
         """Drop the oldest blocks until ``size`` bytes are free; return the bytes freed.
 
         The newest block stays in any case, and so does every block after ``floor``.
         """
-        before = self.bytes
-        while len(self) > 1 and before - self.bytes < size:
-            if floor is not None and self.first > floor:
-                break
-            self._drop_oldest()
-        return before - self.bytes
+        return self._drop(len(self), self.bytes - size, floor)
 
     def after(self, seq: int, budget: int) -> list[bytes]:
         """Return the blocks that follow ``seq``, oldest first: at least one if there is one, and then
@@ -153,10 +153,20 @@ class Log:
             raise ValueError(f"this log has already ended: {self.terminal.reason}")
         self.terminal = terminal
 
-    def _drop_oldest(self) -> None:
-        self.bytes -= len(self._blocks[self._empty])
-        self._blocks[self._empty] = b""
-        self._empty += 1
-        if self._empty >= COMPACT_AFTER and self._empty * 2 >= len(self._blocks):
-            del self._blocks[: self._empty]
+    def _drop(self, max_events: int, max_bytes: int, floor: int | None) -> int:
+        """Drop the oldest blocks until both bounds hold; return the bytes freed."""
+        blocks, end, size = self._blocks, self._empty, self.bytes
+        most = len(blocks) - 1
+        if floor is not None:
+            most = min(most, end + floor - self.first + 1)
+        while end < most and (len(blocks) - end > max_events or size > max_bytes):
+            size -= len(blocks[end])
+            blocks[end] = b""
+            end += 1
+        freed = self.bytes - size
+        self._full_at += end - self._empty
+        self._empty, self.bytes = end, size
+        if end >= COMPACT_AFTER and end * 2 >= len(blocks):
+            del blocks[:end]
             self._empty = 0
+        return freed

@@ -24,6 +24,8 @@ class Ids(enum.Enum):
     """The upstream: blocks are untouched."""
 
 
+OWN = Ids.OWN  # an enumeration's member is slow to look up, and this one is asked for with every event
+
 #: How much of a run of blocks without data (an id of its own, a retry) is kept for later readers.
 MAX_PREFIX_BYTES = 4096
 
@@ -66,6 +68,27 @@ class Numbering:
     def as_it_came(self) -> bool:
         """Whether blocks leave as they came, because the ids are the upstream's."""
         return self.ids is Ids.UPSTREAM
+
+    @property
+    def owing(self) -> bool:
+        """Whether the next entry will carry more than its block: a ``retry`` line, or what came before."""
+        return self._retry_due or bool(self._prefix)
+
+    def number_plain_block(self, block: bytes) -> bytes:
+        """Return the entry of one plain block (see ``plain``), while nothing is owing: the hot path."""
+        self.seq = seq = self.seq + 1
+        if self.ids is OWN:
+            return b"%b%d\n%b\n\n" % (self._start, seq, block)
+        return block + b"\n\n"
+
+    def number_plain_blocks(self, blocks: list[bytes]) -> list[bytes]:
+        """The same for several."""
+        first = self.seq + 1
+        self.seq += len(blocks)
+        if self.ids is OWN:
+            start = self._start
+            return [b"%b%d\n%b\n\n" % (start, seq, block) for seq, block in enumerate(blocks, first)]
+        return [block + b"\n\n" for block in blocks]
 
     def number(self, blocks: list[bytes]) -> Numbered:
         """Return the wire form of ``blocks``, numbered from ``seq`` + 1."""

@@ -76,6 +76,11 @@ class Parser:
         return self._within_limit(blocks) if len(data) > self._limit else blocks
 
     @property
+    def between_blocks(self) -> bool:
+        """Whether the next byte begins a block, and nothing that came before has a say in what it means."""
+        return not (self._pending or self._after_cr or self._at_start or self.overflowed)
+
+    @property
     def pending(self) -> bytes:
         """The block that has begun and not ended."""
         return bytes(self._pending)

@@ -55,7 +55,7 @@ def finished(store: Store, stream_id: str, *sizes: int) -> Stream:
 def grow(store: Store, stream: Stream, size: int, now: float = 0) -> None:
     """Log one block, and tell the store."""
     stream.log.extend([b"x" * size], size)
-    store.grew(stream, size, now)
+    store.grew(stream.log, size, now)
 
 
 def test_streams_are_found_by_id() -> None:
@@ -92,7 +92,7 @@ def test_a_log_that_shrank() -> None:
     """A log keeps its own bounds, so it can grow by less than nothing."""
     store = store_of()
     stream = running(store, "one", 30, 30, 10)
-    store.grew(stream, -stream.log.shed(31), 0)
+    store.grew(stream.log, -stream.log.shed(31), 0)
     assert store.bytes == stream.log.bytes == 10
 
 
@@ -149,9 +149,9 @@ def test_who_grows_keeps_what_is_still_to_be_read() -> None:
     store = store_of()
     stream = running(store, "slow", 400, 400)
     stream.log.extend([b"x" * 400], 400)
-    assert not store.grew(stream, 400, 0, lambda: 0)
+    assert not store.grew(stream.log, 400, 0, lambda: 0)
     assert (stream.log.first, store.bytes) == (1, 1200)
-    assert store.grew(stream, 0, 0, lambda: 1)
+    assert store.grew(stream.log, 0, 0, lambda: 1)
     assert (stream.log.first, store.bytes) == (2, 800)
 
 
@@ -164,7 +164,7 @@ def test_a_floor_is_asked_for_only_where_it_is_needed() -> None:
         raise AssertionError("there is room")
 
     stream.log.extend([b"x" * 400], 400)
-    assert store.grew(stream, 400, 0, floor)
+    assert store.grew(stream.log, 400, 0, floor)
     assert (old.forgotten_times, store.bytes) == (1, 800)
 
 
@@ -293,7 +293,7 @@ class AnyStore(RuleBasedStateMachine):
         others = [other.log.bytes for other in self.running if other is not stream]
         stream.log.extend([b"x" * size], size)
         floor = max(stream.log.last - unread, stream.log.first - 1)
-        holds = self.store.grew(stream, size, self.now, lambda: floor)
+        holds = self.store.grew(stream.log, size, self.now, lambda: floor)
         self._see_evicted()
         assert [other.log.bytes for other in self.running if other is not stream] == others
         assert stream.log.first <= floor + 1
