@@ -151,6 +151,10 @@ class DirectSource:
             self._connection.open_tap(self)
         self._loop.call_soon(self.arrived)
 
+    def poll(self) -> None:
+        """Push what has come already."""
+        self.arrived()
+
     def pause(self) -> None:
         """Read no more until ``resume``."""
         self._paused = True
@@ -179,7 +183,10 @@ class DirectSource:
                 if error is not None or content.at_eof():
                     self._end(None if error is None else broken_by(error))
                 elif data := content.read_nowait():
-                    self._consumer.receive(data)
+                    if content.at_eof():
+                        self._consumer.receive_last(data)
+                    else:
+                        self._consumer.receive(data)
                 else:
                     break
         except Exception as error:  # a fault of ours, and no reason to let the readers wait

@@ -55,6 +55,9 @@ class Tap(Protocol):
     def send_between(self, wire: bytes) -> None:
         """Write what is not logged, if nothing that was logged is still to be written before it."""
 
+    def fall_behind(self) -> None:
+        """Leave the live state: what is logged from now on is taken from the log."""
+
     def pump(self) -> None:
         """Write what can be written."""
 
@@ -76,6 +79,7 @@ class Lane(ABC):
         "_recognized",
         "_source",
         "_store",
+        "corked",
         "log",
         "numbering",
         "parser",
@@ -96,6 +100,7 @@ class Lane(ABC):
         self.parser = Parser(route.max_event_bytes)
         self.readers: list[Tap] = []
         self.paused = False
+        self.corked = False  # whether what is written waits for what comes with it
         self._clock = hub.loop.time
         self._store = hub.store
         self._source: Source | None = None
@@ -106,6 +111,13 @@ class Lane(ABC):
     @abstractmethod
     def recognize(self, blocks: list[bytes]) -> bool:
         """Let the first block with data say what the stream is; return whether there was one."""
+
+    @property
+    @abstractmethod
+    def verbatim(self) -> bool:
+        """Whether comments pass, or may come to. They are not in the log: a reader must be there when
+        they come.
+        """
 
     @abstractmethod
     def overflowed(self, size: int) -> None:
@@ -135,6 +147,20 @@ class Lane(ABC):
         if self.log.terminal is None:
             self.tally.bytes_in += size
             self._receive_any(data, now)
+
+    def receive_last(self, data: bytes) -> None:
+        """Take the last read. What it holds leaves together with the end of the readers' answers."""
+        if self.verbatim:
+            self.receive(data)
+            return
+        self.corked = True
+        for reader in self.readers:
+            reader.fall_behind()
+        self.receive(data)
+        self.corked = False
+        if self.paused:  # then the end has to wait until the readers have caught up
+            for reader in self.readers:
+                reader.pump()
 
     def _receive_any(self, data: bytes, now: float) -> None:
         """Take one read, whatever it holds."""
@@ -253,6 +279,7 @@ class Lane(ABC):
             for reader in self.readers
         ):
             self.paused = False
-            self._last_received = self._clock()
-            if self._source is not None:
+            self._last_received = now = self._clock()
+            self._bound(log.bytes, now)  # which a reader's lag had kept from being held
+            if self._source is not None and not self.paused:
                 self._source.resume()

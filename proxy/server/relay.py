@@ -112,6 +112,11 @@ class Relay(Lane):
         return self.numbering.retry if self.numbering.retry is not None else round(self.route.retry * 1000)
 
     @property
+    def verbatim(self) -> bool:
+        """Whether comments pass, or may come to."""
+        return self.numbering.as_it_came or (self.numbering.follows and not self.dialect.llm)
+
+    @property
     def age(self) -> float:
         """Seconds since the request that began it."""
         return self._hub.loop.time() - self.birth.at
@@ -159,6 +164,11 @@ class Relay(Lane):
             Reason.OVERFLOW, f"a block of {size} bytes came; max_event_bytes is {self.route.max_event_bytes}"
         )
 
+    def poll(self) -> None:
+        """Take what the upstream has sent so far, without waiting for the loop's next turn."""
+        if self._source is not None and not self.verbatim:
+            self._source.poll()
+
     # The end
 
     def ended(self, error: str | None) -> None:
@@ -175,6 +185,8 @@ class Relay(Lane):
             self._emit(self.numbering.flush(self.parser.pending), [], self._hub.loop.time())
             self.parser = Parser(self.route.max_event_bytes)  # a half-received block is dropped
             self.unsettle()
+            for reader in self.readers:
+                reader.pump()
             self.reopen()
         elif error is not None:
             self.end(Reason.TRUNCATED, f"the upstream's response broke off: {error}")

@@ -27,6 +27,9 @@ class Consumer(Protocol):
     def receive(self, data: bytes) -> None:
         """Take one read's bytes."""
 
+    def receive_last(self, data: bytes) -> None:
+        """Take one read's bytes, behind which the response is over: ``ended`` comes next."""
+
     def ended(self, error: str | None) -> None:
         """Hear that the response is over: None for a clean end, else what broke it."""
 
@@ -36,6 +39,9 @@ class Source(Protocol):
 
     def start(self, spawn: Spawn) -> None:
         """Begin to read. ``spawn(coroutine, name)`` makes a task and owns it."""
+
+    def poll(self) -> None:
+        """Push now what has come already, if that can be told."""
 
     def pause(self) -> None:
         """Read no more until ``resume``."""
@@ -62,6 +68,9 @@ class TaskSource:
     def start(self, spawn: Spawn) -> None:
         """Begin to read."""
         self._task = spawn(self._read(), self._name)
+
+    def poll(self) -> None:
+        """The task will see."""
 
     def pause(self) -> None:
         """Read no more until ``resume``."""

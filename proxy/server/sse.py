@@ -83,11 +83,25 @@ class SseReader(Reader):
     ``prelude`` is written before anything of the log: what this reader missed elsewhere.
     """
 
-    __slots__ = ("_alarm", "_hub", "_last_written", "_protocol", "_relay", "_request", "_transport", "_wake",
-                 "chunked", "dropped", "prelude")  # fmt: skip
+    __slots__ = (
+        "_alarm",
+        "_answer",
+        "_begun",
+        "_chunked",
+        "_dropped",
+        "_hub",
+        "_last",
+        "_last_written",
+        "_prelude",
+        "_protocol",
+        "_relay",
+        "_request",
+        "_transport",
+        "_wake",
+    )
 
     def __init__(
-        self, hub: Hub, relay: Relay, request: web.BaseRequest, cursor: int, *, prelude: bytes = b""
+        self, hub: Hub, relay: Relay, request: web.BaseRequest, answer: Answer, cursor: int, prelude: bytes
     ) -> None:
         super().__init__(relay.log, cursor, retry=relay.retry, signal_gaps=relay.signal_gaps)
         if request.transport is None or request.transport.is_closing():
@@ -95,14 +109,17 @@ class SseReader(Reader):
         self._hub = hub
         self._relay = relay
         self._request = request
+        self._answer = answer
         self._transport = request.transport
         self._protocol = cast(FrontProtocol, request.protocol)
         self._wake: asyncio.Future[None] | None = None
         self._last_written = hub.loop.time()
         self._alarm = Alarm(self._beat)
-        self.chunked = is_chunked(request)
-        self.dropped = False
-        self.prelude = prelude
+        self._begun = False  # whether the answer's head and the prelude are written
+        self._last = b""  # what leaves with the answer's end
+        self._chunked = is_chunked(request)
+        self._dropped = False
+        self._prelude = prelude
 
     async def serve(self) -> None:
         """Write the stream until it is over, the client leaves (cancels this), or takes nothing.
@@ -117,12 +134,7 @@ class SseReader(Reader):
         self._relay.join(self)
         self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
         try:
-            while self.prelude:
-                piece, self.prelude = self.prelude[:TAKE_BYTES], self.prelude[TAKE_BYTES:]
-                self._write(piece)
-                self._relay.tally.wrote(len(piece))
-                await wait_for_room(self._request, send)
-            self.pump()
+            await self._begin(send)
             while not self._over():
                 if self._protocol.writing_paused:
                     await wait_for_room(self._request, send)
@@ -134,19 +146,41 @@ class SseReader(Reader):
         except TimeoutError:
             self._relay.tally.dropped("send_timeout")
             self._transport.abort()
+            return
         finally:
             self._protocol.on_full = None
             self._hub.wheel.drop(self._alarm)
             self._relay.leave(self)
-        if self.dropped or not self._ended_well():
+        if self._ended_well():
+            await self._answer.write_eof(self._last)
+        else:
+            await self._answer.put(self._last)
             self._close()
+
+    async def _begin(self, send: float) -> None:
+        """Write the answer's head, and in the same write what there is to write behind it.
+
+        An upstream's first events often come with its head, and a short stream whole.
+        """
+        self._relay.poll()
+        while self._prelude:
+            piece, self._prelude = self._prelude[:TAKE_BYTES], self._prelude[TAKE_BYTES:]
+            self._relay.tally.wrote(len(piece))
+            await self._answer.put(piece)
+            await wait_for_room(self._request, send)
+        if not (self._relay.finished and self._take_last()):
+            piece = self._next()
+            self._relay.tally.wrote(len(piece))
+            await self._answer.put(piece)
+        self._begun = True
+        self.pump()
 
     # What the relay calls
 
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged."""
         try:
-            self._transport.write(chunk if self.chunked else wire)
+            self._transport.write(chunk if self._chunked else wire)
         except RuntimeError:
             if not self._transport.is_closing():  # uvloop's raise then; the handler is about to be cancelled
                 raise
@@ -158,59 +192,74 @@ class SseReader(Reader):
 
     def send_between(self, wire: bytes) -> None:
         """Write what is not logged, if its place is here: behind what was logged before."""
-        if not (self.prelude or self.lag_events):
+        if self._begun and not self.lag_events:
             self._write(wire)
             self._relay.tally.wrote(len(wire))
 
     def pump(self) -> None:
         """Write blocks from the log until its head, or until the socket is full."""
-        if self.prelude:
-            return  # its turn comes behind that
+        if not self._begun or self._relay.corked:
+            return  # its turn comes
         if self._protocol.writing_paused and not self.live:
             self._wake_up()
             return
-        if self._retry is not None:
-            self._retry = self._relay.retry  # the upstream may have named one since this reader came
-        try:
-            while not (self.live or self.dropped or self._protocol.writing_paused):
-                data = self.take()
+        if not (self._relay.finished and self._take_last()):
+            while not (self.live or self._dropped or self._protocol.writing_paused):
+                data = self._next()
                 if not data:
                     break
                 self._write(data)
                 self._relay.tally.wrote(len(data))
-        except Gap:
-            self._drop("gap")
         if self._protocol.writing_paused:
             self.fall_behind()
         self._relay.advanced()
         if self._over() or self._protocol.writing_paused:
             self._wake_up()
 
+    def _next(self) -> bytes:
+        """Take what comes next from the log."""
+        if self._retry is not None:
+            self._retry = self._relay.retry  # the upstream may have named one since this reader came
+        try:
+            return self.take()
+        except Gap:
+            self._drop("gap")
+            return b""
+
+    def _take_last(self) -> bool:
+        """Keep the rest of a finished stream for the answer's last write, unless it is too much for one."""
+        if self.lag_bytes > TAKE_BYTES:
+            return False
+        if self.lag_events and not self._dropped:
+            self._last = self._next()
+            self._relay.tally.wrote(len(self._last))
+        return True
+
     def dismiss(self, retry: int) -> None:
         """Close between two blocks. The line is not a block, so no SDK stumbles over it; an
         EventSource takes the hint, comes back, and resumes.
         """
-        if not self.dropped:
-            if self._relay.retry is not None and not (self.prelude or self._protocol.writing_paused):
+        if not self._dropped:
+            if self._relay.retry is not None and self._begun and not self._protocol.writing_paused:
                 self._write(b"retry: %d\n" % retry)
             self._drop("drain")
             self._wake_up()
 
     def _drop(self, cause: str) -> None:
         """Give the reader nothing more; its client will notice, and may come back."""
-        self.dropped = True
+        self._dropped = True
         self._relay.tally.dropped(cause)
 
     # What happens meanwhile
 
     def _over(self) -> bool:
         """Whether there is nothing more to write."""
-        return self.dropped or (self._relay.finished and not self.lag_events)
+        return self._dropped or (self._relay.finished and not self.lag_events)
 
     def _ended_well(self) -> bool:
         """Whether the reader has everything, up to an end that the stream itself has told."""
         terminal = self._relay.log.terminal
-        return terminal is not None and terminal.told and not self.lag_events
+        return not self._dropped and terminal is not None and terminal.told and not self.lag_events
 
     def _beat(self, now: float) -> float:
         """Write a heartbeat if nothing else was written for as long."""
@@ -220,7 +269,7 @@ class SseReader(Reader):
             last = max(last, self._relay.tally.last_sent)
         if now < last + heartbeat:
             return last + heartbeat
-        if not (self.prelude or self._over() or self._protocol.writing_paused):
+        if self._begun and not (self._over() or self._protocol.writing_paused):
             self._write(self._relay.dialect.heartbeat)
             self._relay.tally.beat()
         return now + heartbeat
@@ -228,7 +277,7 @@ class SseReader(Reader):
     def _write(self, data: bytes) -> None:
         self._last_written = self._hub.loop.time()
         if not self._transport.is_closing():
-            self._transport.write(as_chunk(data) if self.chunked else data)
+            self._transport.write(as_chunk(data) if self._chunked else data)
 
     def _close(self) -> None:
         """End the connection after what is in its buffer, but do not wait for ever for a peer that
@@ -244,7 +293,9 @@ class SseReader(Reader):
 
 
 class StreamAnswer(Answer):
-    """The answer through which one reader follows a stream."""
+    """The answer through which one reader follows a stream. Its head leaves with what follows it."""
+
+    _send_headers_immediately = False
 
 
 async def serve_stream(
@@ -272,8 +323,7 @@ async def serve_stream(
             relay.tally.resumed("resumed")
             response.headers["Stream-Resumed-From"] = str(cursor)
         await response.prepare(request)
-        reader = SseReader(hub, relay, request, cursor, prelude=prelude)
-        await reader.serve()
+        await SseReader(hub, relay, request, response, cursor, prelude).serve()
         return response
     finally:
         hub.dismiss_reader(caller)

@@ -164,7 +164,7 @@ def serialized(status_line: str, headers: CIMultiDict[str]) -> bytes:
     RFC 9110 §5.5: "A recipient SHOULD treat other allowed octets in field content (i.e., obs-text) as
     opaque data." aiohttp's parser keeps such bytes as surrogates, which its serializer drops.
     """
-    if status_line.isascii() and all(map(str.isascii, headers.values())):
+    if status_line.isascii() and "".join(headers.values()).isascii():
         return _serialize(status_line, headers)
     lines = [status_line, *(f"{name}: {value}" for name, value in headers.items())]
     if any(_CONTROL.search(line) for line in lines):

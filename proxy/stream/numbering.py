@@ -74,6 +74,11 @@ class Numbering:
         """Whether the next entry will carry more than its block: a ``retry`` line, or what came before."""
         return self._retry_due or bool(self._prefix)
 
+    @property
+    def follows(self) -> bool:
+        """Whether the ids become the upstream's with the first block that brings one."""
+        return self._follow
+
     def number_plain_block(self, block: bytes) -> bytes:
         """Return the entry of one plain block (see ``plain``), while nothing is owing: the hot path."""
         self.seq = seq = self.seq + 1
