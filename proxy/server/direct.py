@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp.streams import StreamReader
@@ -41,6 +42,9 @@ CRLF = b"\r\n"
 FRAMING = 4
 
 
+Receive = Callable[[bytes], None]
+
+
 class Tap(Protocol):
     """Who takes a connection's body."""
 
@@ -54,31 +58,37 @@ class Tap(Protocol):
 class DirectProtocol(UpstreamProtocol):
     """aiohttp's client protocol, telling a tap of every read of a response's body."""
 
-    _tap: Tap | None = None
-    _between_chunks = False
+    # Slots, though aiohttp's class has a dictionary: what every event asks for is found faster there.
+    __slots__ = ("_take", "_tap")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._tap: Tap | None = None
+        self._take: Receive | None = None  # the tap's ``receive``, while the parser stands between two chunks
 
     def open_tap(self, tap: Tap) -> None:
         """Tell ``tap`` of every read from now on."""
         self._tap = tap
-        self._between_chunks = False  # unknown: the parser may have begun a chunk
+        self._take = None  # unknown: the parser may have begun a chunk
 
     def close_tap(self) -> None:
         """Go on as aiohttp would."""
-        self._tap = None
+        self._tap = self._take = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the upstream: the hot path. (Without any, the parser goes on after a pause.)"""
+        take = self._take
+        if take is not None:
+            head = chunk_head(len(data))
+            if data.startswith(head) and data.endswith(CRLF):
+                take(data[len(head) : -2])
+                return
         tap = self._tap
         if tap is None or not data:
             super().data_received(data)
-            return
-        if self._between_chunks:
-            head = chunk_head(len(data))
-            if data.startswith(head) and data.endswith(CRLF):
-                tap.receive(data[len(head) : -2])
-                return
-        self._parse(data)
-        tap.arrived()
+        else:
+            self._parse(data, tap)
+            tap.arrived()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the body, and tell the tap."""
@@ -88,7 +98,7 @@ class DirectProtocol(UpstreamProtocol):
 
     def pause_reading(self) -> None:
         """Read no more. What comes all the same, out of TLS's buffers, is the parser's to keep."""
-        self._between_chunks = False
+        self._take = None
         super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
@@ -96,20 +106,21 @@ class DirectProtocol(UpstreamProtocol):
         if self._reading_paused or self._tap is None:
             super().resume_reading(resume_parser)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, tap: Tap) -> None:
         """Give ``data`` to the parser, and find out where it stands.
 
         A chunk that ends with the very last byte of a read was not whole before that byte.
         """
         body = self._payload
         if body is None or not data.endswith(CRLF):
-            self._between_chunks = False
+            self._take = None
             super().data_received(data)
             return
         super().data_received(data[:-1])
         inside = not _whole(body)
         super().data_received(data[-1:])
-        self._between_chunks = inside and _whole(body) and not self._reading_paused
+        between = inside and _whole(body) and not self._reading_paused
+        self._take = tap.receive if between else None
 
 
 def _whole(body: StreamReader) -> bool:

@@ -6,8 +6,6 @@ happens for every event is counted once, here, and for the route when somebody l
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from proxy.telemetry import RouteStats
 
 
@@ -72,7 +70,7 @@ class Tally:
         self.last_sent = now
         gaps = self._gaps
         gaps.total += gap
-        gaps.counts[bisect_left(gaps.bounds, gap)] += 1
+        gaps.counts[int(gap * 1000).bit_length()] += 1
         if gap > self.longest_gap:
             self.longest_gap = gap
 

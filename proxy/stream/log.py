@@ -33,6 +33,9 @@ class Terminal:
     told: bool = True
 
 
+#: A block as it goes on the wire.
+Block = bytes
+
 #: Dropped blocks leave empty places at the front of the list; so many are collected before the list
 #: is moved, which makes dropping one block O(1) on average.
 COMPACT_AFTER = 512
@@ -42,26 +45,30 @@ class Log:
     """Blocks ``first`` … ``last`` of a stream.
 
     ``max_events`` and ``max_bytes`` bound what is held. ``written`` counts the bytes of every block
-    there ever was, so that the distance of a reader in bytes is a subtraction. ``evicted`` counts
-    the blocks dropped.
+    there ever was, so that the distance of a reader in bytes is a subtraction.
     """
 
-    __slots__ = ("_blocks", "_empty", "_full_at", "bytes", "last", "max_bytes", "max_events", "terminal",
+    __slots__ = ("_blocks", "_dropped", "_empty", "_full_at", "last", "max_bytes", "max_events", "terminal",
                  "written")  # fmt: skip
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
-        self._blocks: list[bytes] = []
+        self._blocks: list[Block] = []
         self._empty = 0  # so many places at the front hold nothing any more
         self.max_events = max_events
         self._full_at = max_events  # with this block as its last, the log holds as many as it may
         self.max_bytes = max_bytes
+        self._dropped = 0  # bytes of all blocks that are no longer held
         self.last = 0
-        self.bytes = 0
         self.written = 0
         self.terminal: Terminal | None = None
 
     def __len__(self) -> int:
         return len(self._blocks) - self._empty
+
+    @property
+    def bytes(self) -> int:
+        """The size of all blocks held."""
+        return self.written - self._dropped
 
     @property
     def first(self) -> int:
@@ -78,20 +85,17 @@ class Log:
         """Whether one more block would push out another."""
         return self.last >= self._full_at or self.bytes >= self.max_bytes
 
-    def append(self, entry: bytes) -> bool:
+    def append(self, entry: Block) -> bool:
         """Append one wire block, and return whether the log is full. ``trim`` then enforces the bounds."""
-        size = len(entry)
         self._blocks.append(entry)
         self.last = last = self.last + 1
-        self.written += size
-        self.bytes = held = self.bytes + size
-        return last >= self._full_at or held >= self.max_bytes
+        self.written = written = self.written + len(entry)
+        return last >= self._full_at or written - self._dropped >= self.max_bytes
 
-    def extend(self, entries: list[bytes], size: int) -> None:
+    def extend(self, entries: list[Block], size: int) -> None:
         """Append wire blocks of ``size`` bytes in all. ``trim`` then enforces the bounds."""
         self._blocks += entries
         self.last += len(entries)
-        self.bytes += size
         self.written += size
 
     def trim(self, floor: int | None = None) -> int:
@@ -108,7 +112,7 @@ class Log:
         """
         return self._drop(len(self), self.bytes - size, floor)
 
-    def after(self, seq: int, budget: int) -> list[bytes]:
+    def after(self, seq: int, budget: int) -> list[Block]:
         """Return the blocks that follow ``seq``, oldest first: at least one if there is one, and then
         as many as fit in ``budget`` bytes. ``seq`` must not lie before the window.
         """
@@ -120,7 +124,7 @@ class Log:
             end += 1
         return blocks[start:end]
 
-    def tail(self, count: int) -> list[bytes]:
+    def tail(self, count: int) -> list[Block]:
         """Return the newest blocks, at most ``count``, oldest first."""
         return self._blocks[max(len(self._blocks) - count, self._empty) :]
 
@@ -132,7 +136,7 @@ class Log:
         start = self._empty + max(seq - self.first + 1, 0)
         return self.written - sum(map(len, self._blocks[start:]))
 
-    def seq_of(self, last_id: bytes) -> int | None:
+    def seq_of(self, last_id: Block) -> int | None:
         """Return the seq of the newest held block whose own ``id`` line says ``last_id``.
 
         Where a block without data said it, that is the seq of the block before: what follows is
@@ -165,7 +169,8 @@ class Log:
             end += 1
         freed = self.bytes - size
         self._full_at += end - self._empty
-        self._empty, self.bytes = end, size
+        self._empty = end
+        self._dropped += freed
         if end >= COMPACT_AFTER and end * 2 >= len(blocks):
             del blocks[:end]
             self._empty = 0

@@ -79,15 +79,13 @@ class Numbering:
         """Whether the ids become the upstream's with the first block that brings one."""
         return self._follow
 
-    def number_plain_block(self, block: bytes) -> bytes:
-        """Return the entry of one plain block (see ``plain``), while nothing is owing: the hot path."""
+    def number_plain(self, data: bytes) -> bytes:
+        """Return the entry of one plain event (see ``plain``), while nothing is owing: the hot path."""
         self.seq = seq = self.seq + 1
-        if self.ids is OWN:
-            return b"%b%d\n%b\n\n" % (self._start, seq, block)
-        return block + b"\n\n"
+        return b"%b%d\n%b" % (self._start, seq, data) if self.ids is OWN else data
 
     def number_plain_blocks(self, blocks: list[bytes]) -> list[bytes]:
-        """The same for several."""
+        """The same for the blocks of several."""
         first = self.seq + 1
         self.seq += len(blocks)
         if self.ids is OWN:
