@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 CRLF = b"\r\n"
 
+#: After a read of so many bytes, the other connections have their turn. (uvloop would go on with this one,
+#: up to 32 reads of 256 KB, as long as it brings more.)
+READ_A_TURN = 64 * 1024
+
 #: Bytes of a chunk's framing besides the digits of its size: two line ends.
 FRAMING = 4
 
@@ -53,6 +57,9 @@ class Tap(Protocol):
 
     def arrived(self) -> None:
         """Hear that the body may hold more bytes, or its end."""
+
+    def rest(self) -> None:
+        """Read on in the loop's next turn."""
 
 
 class DirectProtocol(UpstreamProtocol):
@@ -89,6 +96,8 @@ class DirectProtocol(UpstreamProtocol):
         else:
             self._parse(data, tap)
             tap.arrived()
+            if len(data) >= READ_A_TURN:
+                tap.rest()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the body, and tell the tap."""
@@ -97,9 +106,17 @@ class DirectProtocol(UpstreamProtocol):
             self._tap.arrived()
 
     def pause_reading(self) -> None:
-        """Read no more. What comes all the same, out of TLS's buffers, is the parser's to keep."""
+        """Read no more. What comes all the same, out of TLS's buffers, is the body's to keep.
+
+        The parser is not paused, as aiohttp would, which pauses out of the parser's own calls only: in any
+        other moment it would stop inside a later read, and keep the rest of that until the one after it.
+        """
         self._take = None
-        super().pause_reading()
+        if self._tap is None:
+            super().pause_reading()
+        else:
+            self._reading_paused = True
+            self._pause_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Read on. A body asks for it whenever it was read from, mostly without need."""
@@ -130,17 +147,18 @@ def _whole(body: StreamReader) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def chunk_head(size: int) -> bytes:
+def chunk_head(size: int) -> bytes | tuple[()]:
     """Return the size line of the chunk that takes ``size`` bytes with its framing (RFC 9112 §7.1).
 
-    Where there is no such chunk, or its size could also be written otherwise, return what no chunk
-    begins with.
+    Where there is no such chunk, or it is too large to be taken at once, return what nothing begins with.
     """
+    if size >= READ_A_TURN:
+        return ()
     for digits in range(1, 8):
         head = b"%x" % max(size - FRAMING - digits, 0)
         if len(head) == digits and head != b"0":
             return head + CRLF
-    return CRLF
+    return ()
 
 
 class DirectSource:
@@ -169,8 +187,16 @@ class DirectSource:
     def pause(self) -> None:
         """Read no more until ``resume``."""
         self._paused = True
-        if self._connection is not None and not self._content.is_eof():
+        if self._content.is_eof():  # what was just read made room for the end
+            self._let_go()
+        elif self._connection is not None:
             self._connection.pause_reading()
+
+    def rest(self) -> None:
+        """Read on in the loop's next turn."""
+        if self._open and not self._paused and self._connection is not None:
+            self._connection.pause_reading()
+            self._loop.call_soon(self._go_on)
 
     def resume(self) -> None:
         """Read on: in the next turn, since whoever calls is in the middle of reading what there was."""

@@ -135,6 +135,8 @@ class SseReader(Reader):
         self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
         try:
             await self._begin(send)
+            if not self._relay.finished:
+                self._protocol.keep_alive(True)  # which ends aiohttp's timer for idle connections, for now
             while not self._over():
                 if self._protocol.writing_paused:
                     await wait_for_room(self._request, send)
