@@ -29,7 +29,7 @@ from aiohttp.streams import StreamReader
 
 from proxy.server.coding import Decoder, Identity
 from proxy.server.source import Consumer, Source, Spawn, TaskSource, broken_by
-from proxy.server.wire import UpstreamProtocol
+from proxy.server.wire import UpstreamProtocol, salvaged
 from proxy.stream.cursor import short
 
 if TYPE_CHECKING:
@@ -217,13 +217,13 @@ class DirectSource:
         try:
             while self._open and not self._paused:
                 error = content.exception()
-                if error is not None or content.at_eof():
-                    self._end(None if error is None else broken_by(error))
-                elif data := content.read_nowait():
+                if data := content.read_nowait() if error is None else salvaged(content):
                     if content.at_eof():
                         self._consumer.receive_last(data)
                     else:
                         self._consumer.receive(data)
+                elif error is not None or content.at_eof():
+                    self._end(None if error is None else broken_by(error))
                 else:
                     break
         except Exception as error:  # a fault of ours, and no reason to let the readers wait

@@ -157,9 +157,12 @@ class Lane(ABC):
         self.corked = True
         for reader in self.readers:
             reader.fall_behind()
-        self.receive(data)
-        self.corked = False
-        if self.paused:  # then the end has to wait until the readers have caught up
+        try:
+            self.receive(data)
+        finally:
+            self.corked = False
+        # The upstream's end may have to wait until the readers have caught up; or the data brought another.
+        if self.paused or self.log.terminal is not None:
             for reader in self.readers:
                 reader.pump()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import aiohttp
 
 from proxy.server.coding import Decoder
+from proxy.server.wire import salvaged
 
 if TYPE_CHECKING:
     from proxy.server.upstream import Response
@@ -85,6 +86,7 @@ class TaskSource:
         self._response.close()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+        self._go.set()  # or the task itself, if it is the one that closes, would wait for ever
 
     async def _read(self) -> None:
         error = None
@@ -101,11 +103,18 @@ class TaskSource:
 
     async def _pump(self) -> None:
         content = self._response.answer.content
-        while data := await content.readany():
-            for piece in self._decoder.decode(data):
-                self._consumer.receive(piece)
-                if not self._go.is_set():
-                    await self._go.wait()
+        try:
+            while data := await content.readany():
+                await self._push(data)
+        except aiohttp.ClientError:
+            await self._push(salvaged(content))
+            raise
+
+    async def _push(self, data: bytes) -> None:
+        for piece in self._decoder.decode(data):
+            self._consumer.receive(piece)
+            if not self._go.is_set():
+                await self._go.wait()
 
 
 def broken_by(error: BaseException) -> str:

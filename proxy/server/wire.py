@@ -121,6 +121,11 @@ class UpstreamProtocol(ResponseHandler):
             payload.set_exception(aiohttp.ClientPayloadError("the body broke off"))
 
 
+def salvaged(body: StreamReader) -> bytes:
+    """Return what had come of a body before it broke, and was not read: aiohttp gives out the error alone."""
+    return body._read_nowait(-1)
+
+
 def _concerns_clients(status: int) -> bool:
     return 100 <= status < 200 and status not in CONNECTION_ONLY
 

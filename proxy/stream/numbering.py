@@ -72,7 +72,7 @@ class Numbering:
     @property
     def owing(self) -> bool:
         """Whether the next entry will carry more than its block: a ``retry`` line, or what came before."""
-        return self._retry_due or bool(self._prefix)
+        return bool(self._prefix) or (self._retry_due and not self.as_it_came)
 
     @property
     def follows(self) -> bool:

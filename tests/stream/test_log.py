@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.stream.log import COMPACT_AFTER, Log, Reason, Terminal
@@ -147,6 +150,97 @@ def test_dropping_many_blocks_changes_nothing_else(steps: list[tuple[int, int]])
         assert log.tail(3) == [block(seq) for seq in seqs[-3:]]
         assert log.bytes == sum(len(block(seq)) for seq in seqs)
         assert log.written - log.size_before(first) == log.bytes - len(block(first))
+
+
+class Model:
+    """A log as a child would build one: a list, and every figure counted anew."""
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self.max_events, self.max_bytes = max_events, max_bytes
+        self.blocks: list[bytes] = []  # all there ever were
+        self.first = 1
+
+    @property
+    def held(self) -> list[bytes]:
+        """The blocks that are still there."""
+        return self.blocks[self.first - 1 :]
+
+    @property
+    def bytes(self) -> int:
+        """Their size."""
+        return sum(map(len, self.held))
+
+    @property
+    def full(self) -> bool:
+        """Whether a bound is reached."""
+        return len(self.held) >= self.max_events or self.bytes >= self.max_bytes
+
+    def drop(self, max_events: int, max_bytes: int, floor: int | None) -> int:
+        """Drop the oldest block for as long as a bound is passed and the block may go."""
+        before = self.bytes
+        while len(self.held) > 1 and (len(self.held) > max_events or self.bytes > max_bytes):
+            if floor is not None and self.first > floor:
+                break
+            self.first += 1
+        return before - self.bytes
+
+    def agrees_with(self, log: Log) -> None:
+        """Compare every figure."""
+        last, written = len(self.blocks), sum(map(len, self.blocks))
+        assert (log.first, log.last, len(log)) == (self.first, last, len(self.held))
+        assert (log.bytes, log.written, log.evicted) == (self.bytes, written, self.first - 1)
+        assert log.full is self.full
+        assert log.after(self.first - 1, UNBOUNDED) == self.held
+        assert log.tail(2) == self.held[-2:]
+        sizes = [written - self.bytes, *accumulate(map(len, self.held), initial=written - self.bytes)]
+        assert [log.size_before(seq) for seq in range(self.first - 2, last + 1)] == sizes
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(0, 60)),
+    st.tuples(st.just("append"), st.integers(0, 60)),
+    st.tuples(st.just("extend"), st.lists(st.integers(0, 60), max_size=6)),
+    st.tuples(st.just("trim"), st.none() | st.integers(0, 40)),
+    st.tuples(st.just("shed"), st.tuples(st.integers(0, 200), st.none() | st.integers(0, 40))),
+)
+
+
+@settings(max_examples=400)
+@given(st.integers(1, 8), st.integers(1, 200), st.lists(STEPS, max_size=40))
+def test_any_history(max_events: int, max_bytes: int, steps: list[tuple[str, Any]]) -> None:
+    """One by one or many at once, trimmed or not, up to any floor: the figures are those of the blocks."""
+    log, model = Log(max_events, max_bytes), Model(max_events, max_bytes)
+    for what, how in steps:
+        if what == "append":
+            entry = b"x" * how
+            model.blocks.append(entry)
+            assert log.append(entry) is model.full
+        elif what == "extend":
+            entries = [b"y" * size for size in how]
+            model.blocks += entries
+            append(log, *entries)
+        elif what == "trim":
+            assert log.trim(how) == model.drop(max_events, max_bytes, how)
+        else:
+            size, floor = how
+            assert log.shed(size, floor) == model.drop(UNBOUNDED, model.bytes - size, floor)
+        model.agrees_with(log)
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_appending_tells_when_the_log_is_full(one_by_one: bool) -> None:
+    """The hot path asks no second question: what ``append`` says is what ``full`` says, window after
+    window, and also where places of dropped blocks have been collected.
+    """
+    log = Log(3, UNBOUNDED)
+    for seq in range(1, 3 * COMPACT_AFTER):
+        if one_by_one:
+            assert log.append(block(seq)) is log.full is (seq >= 3)
+        else:
+            append(log, block(seq))
+            assert log.full is (seq >= 3)
+        log.trim()
+        assert (log.evicted, len(log)) == (max(seq - 3, 0), min(seq, 3))
 
 
 def test_dropped_blocks_are_let_go() -> None:
