@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format schema clean
+.PHONY: help demo test test-all bench lint format schema clean
 
 help: ## list what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: ## run the tests, all but the long ones
 test-all: ## run all tests: soaks, gigabytes and corpora take many minutes
 	@tests/install.sh test
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: ## measure what an event costs, here and through other proxies: 25 minutes, or ARGS=--quick
+	@tests/install.sh bench $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 lint: ## check style, types and the direction of imports
 	@tests/install.sh test
@@ -42,5 +46,6 @@ schema: ## write config/schema.json anew, from the settings in proxy/config
 	mv config/schema.json.new config/schema.json
 
 clean: ## remove everything that was made, the installed packages too
+	rm -rf bench/.venv-litellm bench/native/build bench/results/dev bench/contestants/resumable-stream/node_modules
 	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

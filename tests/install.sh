@@ -3,6 +3,8 @@
 #
 #   tests/install.sh demo    the package and its demo, into .venv
 #   tests/install.sh test    that, the tools of tests and linters, and the programs that tests drive
+#   tests/install.sh bench   the package, a C compiler, and the contestants; those that take long to install
+#                            (litellm, resumable-stream) only where a further argument names them
 #
 # PYTHON names the interpreter that .venv is made with. A program that cannot be had is told in a frame; the
 # tests that need it are then left out, and tests/left_out.py repeats that at the end of their output.
@@ -19,9 +21,18 @@ main() {
             package openai,test
             program "browser tests" chromium chromium chromium-browser google-chrome
             program "the demo's lines" curl curl
+            compiler "tests of the benchmark"
+            proxies "tests of the benchmark"
+            ;;
+        bench)
+            package openai
+            compiler "the benchmark"
+            proxies "the benchmark's contestants"
+            case "$*" in *litellm*) litellm ;; esac
+            case "$*" in *resumable-stream*) resumable_stream ;; esac
             ;;
         *)
-            echo "usage: tests/install.sh demo|test" >&2
+            echo "usage: tests/install.sh demo|test|bench [CONTESTANT…]" >&2
             exit 2
             ;;
     esac
@@ -56,16 +67,71 @@ program() {
     frame "LEFT OUT: $what: there is no $1 on PATH, and it could not be installed here."
 }
 
+# compiler WHAT: a C compiler, make, and OpenSSL's headers and its command, for bench/native.
+compiler() {
+    program "$1" gcc cc
+    program "$1" make make
+    program "$1" openssl openssl
+    if can_include stdio.h openssl/ssl.h; then return; fi
+    if can_install && apt_install libc6-dev libssl-dev; then return; fi
+    frame "LEFT OUT: $1: there are no headers of C or OpenSSL (libssl-dev), and they could not be installed here."
+}
+
+can_include() {
+    printf '#include <%s>\n' "$@" | "${CC:-cc}" -fsyntax-only -x c - 2>/dev/null
+}
+
+# proxies WHAT: those against which the benchmark measures. Debian keeps daemons where only root's PATH leads.
+proxies() {
+    program "$1" nginx nginx /usr/sbin/nginx
+    program "$1" haproxy haproxy /usr/sbin/haproxy
+}
+
+# LiteLLM has a venv of its own: it asks for other versions of what we use.
+litellm() {
+    local venv=bench/.venv-litellm
+    if [[ -e "$venv/.installed" ]]; then return; fi
+    echo "Installing litellm[proxy] into $venv, which can take some minutes …"
+    if "${PYTHON:-python3}" -m venv --clear "$venv" \
+        && "$venv/bin/pip" install --quiet --disable-pip-version-check "litellm[proxy]"; then
+        touch "$venv/.installed"
+        return
+    fi
+    frame "LEFT OUT: the benchmark's contestant litellm: it could not be installed."
+}
+
+resumable_stream() {
+    program "the benchmark's contestant resumable-stream" nodejs node
+    program "the benchmark's contestant resumable-stream" npm npm
+    program "the benchmark's contestant resumable-stream" redis-server redis-server
+    local directory=bench/contestants/resumable-stream
+    if [[ -d "$directory/node_modules/resumable-stream" ]]; then return; fi
+    if npm install --silent --no-package-lock --prefix "$directory"; then return; fi
+    frame "LEFT OUT: the benchmark's contestant resumable-stream: its packages could not be installed."
+}
+
 can_install() {
     [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null
 }
 
-apt_install() {
-    echo "Installing $1 with apt-get …"
-    {
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$1"
-    } </dev/null >/dev/null
-}
+# Debian starts a daemon when it installs one, and again at every boot: nginx would take port 80. Only the programs
+# are wanted. policy-rc.d is asked before a service is started, and 101 forbids it. Where there is one already,
+# the machine has its own rules, and they stay.
+apt_install() (
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    echo "Installing $* with apt-get …"
+    exec </dev/null >/dev/null
+    apt-get update -qq || return
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" || return
+    for name in "$@"; do
+        if [[ -e "/etc/init.d/$name" ]]; then update-rc.d "$name" disable || true; fi
+    done
+)
 
 frame() {
     local bar

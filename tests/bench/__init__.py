@@ -1,0 +1,1 @@
+"""The benchmark's own parts: what measures others is tested like anything else."""
