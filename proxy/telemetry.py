@@ -7,14 +7,21 @@ stream ends.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
+import json
 import logging
 import sys
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -37,8 +44,8 @@ LOGGER = "sse-sidecar"
 FIRST_EVENT_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60,
 )  # fmt: skip
-#: Seconds between two reads of one stream: from a burst to a balancer's idle limit.
-GAP_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300)
+#: Seconds between two reads of one stream: from a burst to beyond a balancer's idle limit.
+GAP_BUCKETS = tuple(2**power / 1000 for power in range(20))
 #: Seconds that a stream lasts.
 DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -64,12 +71,30 @@ class Histogram:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts as Prometheus wants them."""
-        labels = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         cumulative, rows = 0, []
-        for label, count in zip(labels, self.counts, strict=True):
+        for bound, count in zip(self.bounds, self.counts, strict=False):
             cumulative += count
-            rows.append((label, float(cumulative)))
-        return rows
+            rows.append((repr(float(bound)), float(cumulative)))
+        return [*rows, ("+Inf", float(sum(self.counts)))]
+
+
+class Gaps(Histogram):
+    """A histogram whose bounds are powers of two, in milliseconds.
+
+    So a value's bucket is the length of a number. A search touches five other numbers, which is a
+    part of an event's cost.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(GAP_BUCKETS)
+        self.counts = [0] * 64
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[int(value * 1000).bit_length()] += 1
+        self.total += value
 
 
 class RouteStats:
@@ -111,7 +136,7 @@ class RouteStats:
         self.drops: Counter[str] = Counter()  # readers whose connection we ended, by cause
         self.ends: Counter[str] = Counter()  # by reason
         self.first_events = Histogram(FIRST_EVENT_BUCKETS)
-        self.gaps = Histogram(GAP_BUCKETS)
+        self.gaps = Gaps()
         self.durations = Histogram(DURATION_BUCKETS)
 
 
@@ -126,8 +151,7 @@ class StoreFigures:
     evicted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """A finished stream, as its log line tells it. Times in seconds, sizes in bytes."""
 
     stream: str
@@ -155,8 +179,7 @@ class Facts:
     recorded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Visited:
+class Visited(msgspec.Struct, frozen=True):
     """An answered request that was no stream's, as its log line tells it.
 
     ``path`` has no query. Seconds, and bytes of the answer's body.
@@ -182,13 +205,17 @@ class Telemetry:
         self.draining = False
         self.upstream_errors: Counter[tuple[str, str]] = Counter()  # (upstream, kind)
         self.store: Callable[[], StoreFigures] | None = None
+        self.settle: Callable[[], None] | None = None  # counts for the routes what streams have counted
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         self.log = structlog.get_logger(LOGGER)
+        self._lines = _Lines()
 
     def configure(self, config: Config) -> None:
         """Tell what a configuration wants told. Routes count from zero, not from their first request."""
         self.tells_requests = config.log.requests
+        self.log = structlog.get_logger(LOGGER).bind()  # now, and not anew for every line
+        self._lines = _Lines()
         for route in config.routes:
             self.route(route.name)
 
@@ -215,7 +242,7 @@ class Telemetry:
     def request_ended(self, visited: Visited) -> None:
         """Write the line of a plain request."""
         level = logging.WARNING if visited.status >= 500 else logging.INFO
-        self.log.log(level, "request", **_line(visited))
+        self._lines.write(level, "request", visited)
 
     def stream_ended(self, facts: Facts) -> None:
         """Publish a finished stream."""
@@ -223,10 +250,12 @@ class Telemetry:
         stats.ends[facts.reason] += 1
         stats.durations.observe(facts.duration)
         level = logging.INFO if facts.reason in ("complete", "cancelled") else logging.WARNING
-        self.log.log(level, "stream", **_line(facts))
+        self._lines.write(level, "stream", facts)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; prometheus-client calls this at each scrape."""
+        if self.settle is not None:
+            self.settle()
         yield from self._per_route()
         yield from self._histograms()
         yield from self._process()
@@ -321,39 +350,28 @@ HISTOGRAMS: tuple[tuple[str, str, Callable[[RouteStats], Histogram]], ...] = (
 )
 
 
-def _line(facts: Facts | Visited) -> dict[str, object]:
-    return {name: _rounded(getattr(facts, name)) for name in facts.__slots__}
-
-
-def _rounded(value: object) -> object:
-    return round(value, 4) if isinstance(value, float) else value
-
-
 def configure_logging(settings: LogSettings) -> None:
     """Write log lines to stderr, ours and the libraries': JSON, or for people where stderr is a terminal.
 
     Libraries are heard from warnings on. A stderr that cannot be written to never breaks a stream.
+
+    Our own lines do not take the way through the standard library's logging, which is the libraries':
+    one is written for every stream, and that way would cost more than the rest of a short stream's end.
     """
     level = getattr(logging, settings.level.upper())
     people = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    every_line: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    rendered = _rendered(people)
     structlog.configure(
-        processors=[*every_line, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[_what_first, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: STDERR,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*every_line, structlog.stdlib.add_logger_name],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendered(people),
-            ],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _what_first, *rendered],
         )
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
@@ -361,12 +379,117 @@ def configure_logging(settings: LogSettings) -> None:
     logging.captureWarnings(True)
 
 
+class Stderr:
+    """Takes finished lines to stderr. A line that nobody takes is lost, and breaks nothing.
+
+    Those of streams and requests, of which there are many, wait for a moment and leave together:
+    ``waiting`` holds when each was told (seconds since the epoch), its level, its event and its facts.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[float, int, str, Facts | Visited]] = []
+
+    def write(self, line: str) -> None:
+        """Write one line, behind those that wait. (A stream that somebody has closed raises ValueError.)"""
+        if self.waiting:
+            self.flush()
+        try:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
+
+    debug = info = warning = error = critical = write
+
+    def write_soon(self, level: int, event: str, facts: Facts | Visited) -> None:
+        """Write a line of ``facts`` in JSON, within LINES_TOGETHER."""
+        self.waiting.append((time.time(), level, event, facts))
+        if len(self.waiting) == 1:
+            asyncio.get_running_loop().call_later(LINES_TOGETHER, self.flush)
+        elif len(self.waiting) >= MOST_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines, self.waiting = self.waiting, []
+        if lines:
+            self.write("\n".join(_json_line(*line) for line in lines))
+
+
+#: So long the line of a stream or a request may wait for others, in seconds, and so many may wait. A write
+#: for each of them would be a tenth of what a short stream costs.
+LINES_TOGETHER = 0.1
+MOST_LINES = 1000
+
+
+class _Lines:
+    """Writes the lines of streams and requests, in JSON without structlog's steps.
+
+    Those are made for lines to which anybody may add; for these they would take five times as long.
+    Other forms than ours are structlog's to render, at once.
+    """
+
+    __slots__ = ("_log", "_processors")
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger(LOGGER).bind()
+        self._processors = structlog.get_config()["processors"]
+
+    def write(self, level: int, event: str, facts: Facts | Visited) -> None:
+        """Write a line of ``facts``."""
+        if not self._log.is_enabled_for(level):
+            return
+        if self._processors[-1] is _as_json:
+            STDERR.write_soon(level, event, facts)
+        else:
+            self._log.log(level, event, **msgspec.structs.asdict(facts))
+
+
+def _json_line(at: float, level: int, event: str, facts: Facts | Visited) -> str:
+    when, word = _iso(datetime.fromtimestamp(at, UTC)), LEVELS[level]
+    with contextlib.suppress(UnicodeEncodeError):
+        told = msgspec.json.format(_ENCODER.encode(facts), indent=0)
+        if told.isascii():
+            return f'{{"timestamp": "{when}", "level": "{word}", "event": "{event}", {told[1:].decode()}'
+    line = {"timestamp": when, "level": word, "event": event, **msgspec.structs.asdict(facts)}
+    return _as_json(None, "", line)
+
+
+LEVELS = {logging.INFO: "info", logging.WARNING: "warning"}
+
+#: This process's; what waits in it leaves at the latest when the process ends.
+STDERR = Stderr()
+atexit.register(STDERR.flush)
+
+
 def _rendered(for_people: bool) -> list[Processor]:
     if for_people:
         return [structlog.dev.ConsoleRenderer()]
-    return [structlog.processors.format_exc_info, _what_first, structlog.processors.JSONRenderer()]
+    return [structlog.processors.format_exc_info, _as_json]
 
 
-def _what_first(_logger: Any, _method: str, line: EventDict) -> EventDict:
+def _what_first(_logger: Any, method: str, line: EventDict) -> EventDict:
     """Begin a line with when and what: people read JSON too."""
-    return {**{name: line.pop(name) for name in ("timestamp", "level", "event")}, **line}
+    return {"timestamp": _iso(datetime.now(UTC)), "level": method, "event": line.pop("event"), **line}
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=repr)
+
+
+def _as_json(_logger: Any, _method: str, line: EventDict) -> str:
+    r"""Return a line as JSON in ASCII, spaced for reading.
+
+    Text that is not ASCII (what a client wrote into its path, say) takes the slow way, which escapes it:
+    it may hold what cannot be encoded (``\udcff``) and what a terminal would obey (``\x9b``).
+    """
+    with contextlib.suppress(UnicodeEncodeError):
+        encoded = msgspec.json.format(_ENCODER.encode(line), indent=0)
+        if encoded.isascii():
+            return encoded.decode()
+    return json.dumps(line, default=repr)

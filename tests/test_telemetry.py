@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from proxy.config import Log
 from proxy.telemetry import (
     COUNTERS,
     DURATION_BUCKETS,
@@ -21,14 +27,16 @@ from proxy.telemetry import (
     GAUGES,
     HISTOGRAMS,
     LABELLED,
+    MOST_LINES,
     Facts,
     Histogram,
     RouteStats,
     StoreFigures,
     Telemetry,
     Visited,
+    configure_logging,
 )
-from tests.conftest import config_for
+from tests.conftest import config_for, eventually
 
 FACTS = Facts(
     stream="AZaz09",
@@ -43,8 +51,8 @@ FACTS = Facts(
     events=3,
     bytes_in=300,
     bytes_out=330,
-    first_event=0.123456789,
-    duration=1.98765432,
+    first_event=0.1235,
+    duration=1.9877,
     longest_gap=0.5,
     readers=1,
     resumes=0,
@@ -56,7 +64,7 @@ FACTS = Facts(
     recorded=True,
 )
 
-VISITED = Visited("rest", "GET", "/x", "127.0.0.1", 200, 12, 0.0123456)
+VISITED = Visited("rest", "GET", "/x", "127.0.0.1", 200, 12, 0.0123)
 
 
 def shown(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -127,8 +135,9 @@ def test_every_figure_of_a_route_is_shown() -> None:
     assert shown(telemetry, "sidecar_upstream_reconnects_total", route="chat", outcome="reconnected") == 14
     assert shown(telemetry, "sidecar_requests_total", route="chat", method="GET", status="200") == 15
     for name in ("time_to_first_event", "event_gap", "stream_duration"):
-        assert shown(telemetry, f"sidecar_{name}_seconds_bucket", route="chat", le="0.25") == 0
-        assert shown(telemetry, f"sidecar_{name}_seconds_bucket", route="chat", le="0.5") == 1
+        below, above = ("0.256", "0.512") if name == "event_gap" else ("0.25", "0.5")
+        assert shown(telemetry, f"sidecar_{name}_seconds_bucket", route="chat", le=below) == 0
+        assert shown(telemetry, f"sidecar_{name}_seconds_bucket", route="chat", le=above) == 1
         assert shown(telemetry, f"sidecar_{name}_seconds_count", route="chat") == 1
         assert shown(telemetry, f"sidecar_{name}_seconds_sum", route="chat") == pytest.approx(0.3)
 
@@ -216,7 +225,7 @@ def test_two_processes_in_one() -> None:
 
 
 def test_a_stream_that_ended() -> None:
-    """It is counted by reason, its duration observed, and every fact stands in one line, rounded."""
+    """It is counted by reason, its duration observed, and every fact stands in one line."""
     telemetry = Telemetry()
     with capture_logs() as lines:
         telemetry.stream_ended(FACTS)
@@ -225,7 +234,7 @@ def test_a_stream_that_ended() -> None:
     assert (sum(stats.durations.counts), stats.durations.total) == (1, FACTS.duration)
     (line,) = lines
     assert (line.pop("event"), line.pop("log_level")) == ("stream", "info")
-    assert line.keys() == {field.name for field in fields(Facts)}
+    assert line.keys() == set(Facts.__struct_fields__)
     assert (line["first_event"], line["duration"], line["events"]) == (0.1235, 1.9877, 3)
     assert line["recorded"] is True
 
@@ -249,3 +258,90 @@ def test_a_plain_request(status: int, level: str) -> None:
     assert [(line["event"], line["log_level"], line["duration"]) for line in lines] == [
         ("request", level, 0.0123)
     ]
+
+
+# Lines of which there are many
+
+
+class Written:
+    """What was written to stderr."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        self._text += self._capsys.readouterr().err
+        return self._text
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines, which are JSON."""
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
+    """The log, in JSON."""
+    root, ours = logging.getLogger(), logging.getLogger("sse-sidecar")
+    handlers, level = root.handlers[:], root.level
+    configure_logging(Log(format="json"))
+    yield Written(capsys)
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    ours.setLevel(logging.NOTSET)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+async def test_lines_of_streams_leave_together(stderr: Written) -> None:
+    """They wait for each other for a moment; each tells when its stream ended."""
+    telemetry = Telemetry()
+    telemetry.stream_ended(FACTS)
+    telemetry.request_ended(VISITED)
+    assert not stderr.text
+    await eventually(lambda: bool(stderr.text), "the lines are written")
+    first, second = stderr.lines
+    assert list(first) == ["timestamp", "level", "event", *Facts.__struct_fields__]
+    assert (first["event"], first["stream"], second["event"]) == ("stream", "AZaz09", "request")
+    assert first["timestamp"] <= second["timestamp"]
+
+
+async def test_no_line_overtakes_another(stderr: Written) -> None:
+    """What is written at once takes along what waits."""
+    telemetry = Telemetry()
+    telemetry.stream_ended(FACTS)
+    telemetry.log.info("stopped")
+    assert [line["event"] for line in stderr.lines] == ["stream", "stopped"]
+
+
+async def test_few_lines_wait(stderr: Written) -> None:
+    """A thousand streams that end at once are not held in memory to be told of."""
+    telemetry = Telemetry()
+    for _ in range(MOST_LINES):
+        telemetry.stream_ended(FACTS)
+    assert len(stderr.lines) == MOST_LINES
+
+
+@pytest.mark.parametrize("path", ["/é", "/\x9b2J", "/\udcff", '/"\\\n'])
+async def test_a_line_is_ascii_whatever_a_client_wrote(stderr: Written, path: str) -> None:
+    """The attack: bytes that are no text, that a terminal obeys, or that end the line."""
+    telemetry = Telemetry()
+    telemetry.stream_ended(replace(FACTS, path=path))
+    telemetry.log.info("now")
+    (told, _) = stderr.lines
+    assert told["path"] == path
+    assert stderr.text.isascii()
+    assert stderr.text.replace("\n", "").isprintable()
+
+
+async def test_the_level_holds_for_them_too(stderr: Written) -> None:
+    """With ``level: warning`` a whole stream has no line."""
+    configure_logging(Log(format="json", level="warning"))
+    telemetry = Telemetry()
+    telemetry.stream_ended(FACTS)
+    telemetry.stream_ended(replace(FACTS, reason="truncated"))
+    telemetry.log.warning("now")
+    assert [line.get("reason") for line in stderr.lines] == ["truncated", None]

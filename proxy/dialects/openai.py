@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ from proxy.stream.sse import Event, decode
 #: The terminal marker, alone in its block. The SDKs look at the beginning only, but a block that
 #: goes on after it is a provider's garbage and no end.
 DONE = "[DONE]"
+
+#: How nearly every chunk begins, up to the key by which it is known.
+_CHUNK_BLOCK = re.compile(rb'data: \{(?:"id": ?"[^"\\]*", ?)?"(?:object": ?"chat\.completion|choices": ?\[)')
+
+#: A block that is the terminal marker in its usual form.
+_DONE_BLOCK = re.compile(rb"(?:id: [^\n]*\n)?(?:retry: [0-9]+\n)?data: \[DONE\]")
 
 ERROR_TYPES = {
     429: "rate_limit_error",
@@ -64,6 +71,8 @@ class OpenAI(Dialect):
 
         ``choices`` may be empty: Azure begins with the content filter's verdict on the prompt.
         """
+        if _CHUNK_BLOCK.match(block):
+            return True
         event = decode(block)
         chunk = read(event.data, Chunk)
         return (
@@ -78,6 +87,8 @@ class OpenAI(Dialect):
 
         The latter is for servers that close without the marker; usage may follow the reason.
         """
+        if tail and _DONE_BLOCK.fullmatch(tail[-1]) and not _may_tell_error(b"\n".join(tail)):
+            return Verdict.COMPLETE  # as nearly all do end: there is no need to read what came before
         choices, done = Choices(), False
         for event in map(decode, tail):
             chunk = read(event.data, Chunk)
@@ -102,6 +113,14 @@ class OpenAI(Dialect):
 def is_done(event: Event) -> bool:
     """Whether the block is the terminal marker."""
     return event.data is not None and event.data.strip() == DONE
+
+
+def _may_tell_error(text: bytes) -> bool:
+    """Whether any of some blocks may be an error (``is_error``): cheap, and never wrongly false.
+
+    The word stands in each of its forms, and JSON can spell it otherwise with escapes only.
+    """
+    return b"error" in text or b"\\u" in text
 
 
 def is_error(event: Event, chunk: Chunk) -> bool:

@@ -128,11 +128,17 @@ DECODERS: dict[str, type[Zlib] | type[Brotli] | type[Identity]] = {
 }
 
 
+#: The one that needs no state of its own: most streams have no coding.
+IDENTITY = Identity()
+
+
 def decoder(content_encoding: str) -> Decoder | None:
     """Return a decoder for a Content-Encoding value, or None where we cannot undo it."""
+    if not content_encoding:
+        return IDENTITY
     names = [name.strip().lower() for name in content_encoding.split(",") if name.strip()]
     if not names:
-        return Identity()
+        return IDENTITY
     if len(names) > MAX_CODINGS or any(name not in DECODERS for name in names):
         return None
     return Stacked([DECODERS[name]() for name in reversed(names)]) if len(names) > 1 else DECODERS[names[0]]()

@@ -6,7 +6,7 @@ headers pass, and what the sidecar adds to a stream becomes readable wherever th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -38,14 +38,14 @@ def preflight(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
     return answer
 
 
-def allow(request: web.BaseRequest, headers: CIMultiDict[str], origins: Iterable[str]) -> None:
+def allow(request: web.BaseRequest, headers: CIMultiDict[str], origins: Collection[str]) -> None:
     """Let a page of one of ``origins`` read the answer, with its cookies; make our fields readable."""
-    known = frozenset(origins)
-    origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and origin in known:
-        headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-        headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-    if known:  # also where this answer allows nobody, or a cache would give it to those it allows
+    if origins:
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and origin in origins:
+            headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        # Also where this answer allows nobody, or a cache would give it to those it allows.
         headers.add(hdrs.VARY, "Origin")
     if hdrs.ACCESS_CONTROL_ALLOW_ORIGIN in headers:
         _expose(headers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
 from aiohttp.http import RawResponseMessage
@@ -14,14 +16,25 @@ from proxy.dialects import DIALECTS, Dialect, propose
 from proxy.errors import BadRequest
 from proxy.server import headers
 from proxy.server.headers import LAST_EVENT_ID, Origin
+from proxy.server.pool import Call
 from proxy.server.upload import Fingerprint, Upload
-from proxy.server.upstream import Call, Upstream, as_interim
+from proxy.server.upstream import Upstream, as_interim
 from proxy.stream import cursor
 from proxy.stream.cursor import Cursor
 
+#: What a request loses on its way, besides what belongs to the hop: by whether its upstream gets our
+#: credential, else by whether its peer is trusted to say where it came from. The upstream's own Host
+#: field is written for it, and the sidecar answers Expect itself.
+_ALWAYS = ("host", "expect")
+_BELIEVED = headers.Sieve(_ALWAYS)
+_NOT_BELIEVED = headers.Sieve((*_ALWAYS, *headers.FORWARDING), (headers.FORWARDING_PREFIX,))
+_PAID = headers.Sieve(
+    (*_ALWAYS, *headers.FORWARDING, *headers.CREDENTIALS, *headers.PAGE),
+    (headers.FORWARDING_PREFIX, "sec-fetch-"),
+)
 
-@dataclass(frozen=True, slots=True)
-class Birth:
+
+class Birth(NamedTuple):
     """The request that began a stream."""
 
     route: Route
@@ -55,7 +68,7 @@ class Exchange:
     @property
     def credentials(self) -> bool:
         """Whether the upstream gets a credential of ours."""
-        return self.upstream.settings.injects_credentials
+        return self.upstream.injects_credentials
 
     @property
     def is_feed(self) -> bool:
@@ -82,12 +95,14 @@ class Exchange:
 
     def call(self) -> Call:
         """Return the request that goes upstream."""
+        fields = self._headers()
         return Call(
             method=self.request.method,
             target=self._target(),
-            headers=self._headers(),
+            headers=fields,
             timeouts=self.route.timeouts,
             body=self.upload if self.upload.exists else None,
+            host=fields[hdrs.HOST] or None,
         )
 
     def _target(self) -> str:
@@ -96,37 +111,30 @@ class Exchange:
         The prefix goes by its number of segments: the route has matched the decoded path, and the
         client may have encoded a letter of it.
         """
+        said, prefix = self.request.raw_path, self.route.strip_prefix
+        if not prefix and said.startswith("/") and "#" not in said:
+            return said
         url = self.request.rel_url
-        depth = self.route.strip_prefix.count("/") + 1
+        depth = prefix.count("/") + 1
         path = "/" + "".join(url.raw_path.split("/", depth)[depth:])
         query = url.raw_query_string
-        has_query = query or self.request.raw_path.endswith("?")
-        return f"{path}?{query}" if has_query else path
+        return f"{path}?{query}" if query or said.endswith("?") else path
 
     def _headers(self) -> CIMultiDict[str]:
-        request, settings = self.request, self.upstream.settings
-        names = {name.lower() for name in request.headers}
-        drop = {"host", "expect", *filter(self._not_believed, names)}
-        if self.credentials:
-            drop |= headers.CREDENTIALS | headers.PAGE
-            drop |= {name for name in names if name.startswith("sec-fetch-")}
-        mine = last_event_id(request)
-        if mine is not None and cursor.parse(mine) is not None and self.route.ids != "upstream":
-            drop.add(LAST_EVENT_ID.lower())  # an id of ours means nothing to the upstream
-        fields = headers.end_to_end(request.headers, drop)
-        if self.route.host == "client":
-            fields[hdrs.HOST] = request.headers.get(hdrs.HOST, "")
+        request, origin = self.request, self.origin
+        sieve = _PAID if self.credentials else _BELIEVED if origin.trusted else _NOT_BELIEVED
+        host = request.headers.get(hdrs.HOST, "") if self.route.host == "client" else ""
+        # "A user agent that sends Host SHOULD send it as the first field" (RFC 9110 §7.2)
+        fields = CIMultiDict([(hdrs.HOST, host), *sieve.sift(request.headers)])
+        if LAST_EVENT_ID in fields and own_cursor(request, self.route) is not None:
+            del fields[LAST_EVENT_ID]  # an id of ours means nothing to the upstream
         if not self.credentials:
-            fields.update(headers.forwarding(self.origin, request))
-        if self.dialect.llm or "text/event-stream" in request.headers.get(hdrs.ACCEPT, ""):
+            fields.update(headers.forwarding(origin, request))
+        if self.dialect.llm or "text/event-stream" in fields.get(hdrs.ACCEPT, ""):
             fields[hdrs.ACCEPT_ENCODING] = "identity"
-        for name, value in settings.set_headers.items():
+        for name, value in self.upstream.settings.set_headers.items():
             fields[name] = value
         return fields
-
-    def _not_believed(self, name: str) -> bool:
-        """Whether a field says where the request came from, and only a trusted peer may say so."""
-        return headers.is_forwarding(name) and (self.credentials or not self.origin.trusted)
 
     def tell_interim(self, message: RawResponseMessage) -> None:
         """Hand an interim response (103 Early Hints, say) on to a client that can understand it."""
@@ -138,9 +146,19 @@ class Exchange:
             transport.write(as_interim(message, headers.end_to_end(message.headers, drop)))
 
 
+#: How many paths' dialects are remembered, and the longest such path: together they bound what clients
+#: can make the sidecar hold.
+PROPOSALS = 1024
+PROPOSED_LENGTH = 256
+
+_propose = functools.lru_cache(maxsize=PROPOSALS)(propose)
+
+
 def dialect_of(route: Route, path: str) -> Dialect:
     """Return the dialect that the route names, or that the path proposes."""
-    return propose(path) if route.dialect == "auto" else DIALECTS[route.dialect]
+    if route.dialect != "auto":
+        return DIALECTS[route.dialect]
+    return _propose(path) if len(path) <= PROPOSED_LENGTH else propose(path)
 
 
 def owner(request: web.BaseRequest, principal: Principal | None) -> bytes | None:
@@ -159,10 +177,12 @@ def owner(request: web.BaseRequest, principal: Principal | None) -> bytes | None
 
 def last_event_id(request: web.BaseRequest) -> str | None:
     """Return the Last-Event-ID field. Raises BadRequest where it is given twice, differently."""
-    values = set(request.headers.getall(LAST_EVENT_ID, ()))
+    if LAST_EVENT_ID not in request.headers:
+        return None
+    values = set(request.headers.getall(LAST_EVENT_ID))
     if len(values) > 1:
         raise BadRequest(f"{len(values)} different Last-Event-ID fields; expected one")
-    return values.pop() if values else None
+    return values.pop()
 
 
 def named_stream(request: web.BaseRequest) -> str | None:

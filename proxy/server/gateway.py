@@ -8,29 +8,32 @@ the answer is a stream (``opening``, ``sse``) or is not (``plain``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from proxy.config import Config
+from proxy.config import Config, Route
+from proxy.dialects import Dialect
 from proxy.errors import HeadersTooLarge, SidecarError, UnknownStream, VersionNotSupported
-from proxy.server import cors, guard, problem, resume, streams
+from proxy.server import cors, guard, problem, report, resume, streams
 from proxy.server.exchange import Exchange, dialect_of, named_stream, own_cursor
 from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.idempotency import Attempts, Key, key_of
 from proxy.server.opening import Begun, Opener
 from proxy.server.plain import pass_on
+from proxy.server.pool import Call
 from proxy.server.relay import Relay
 from proxy.server.resume import Restart
 from proxy.server.routing import COMMON_METHODS, RouteTable
 from proxy.server.sse import EVENT_STREAM, StreamAnswer, serve_stream
 from proxy.server.streams import PREFIX, StreamsHandler, shown_path
 from proxy.server.upload import Upload
-from proxy.server.upstream import Call, Upstream
+from proxy.server.upstream import Upstream
 from proxy.server.wire import ANSWERED, Answer, answer_in_our_version
 from proxy.telemetry import Visited
 
@@ -43,13 +46,18 @@ class Visit:
     """One request and what came of it.
 
     ``started`` is the loop's time of its arrival, ``response`` what was returned to it, which may be
-    nothing although an answer has begun: then its client has left.
+    nothing although an answer has begun: then its client has left. ``name`` is its route's, or what
+    stands in place of one; ``began`` is the stream that it began.
     """
 
     request: web.BaseRequest
     origin: Origin
+    config: Config
     started: float
-    route: str = "-"
+    name: str = "-"
+    route: Route | None = None
+    dialect: Dialect | None = None
+    began: Relay | None = None
     response: web.StreamResponse | None = None
     failed: bool = False
     error: SidecarError | None = None
@@ -77,6 +85,17 @@ class Visit:
         return answer.content_length or 0
 
 
+class Reading(NamedTuple):
+    """What is left to do for a request that began a stream: to give it the stream.
+
+    ``extra`` are header fields of its answer alone, ``prelude`` what it gets before anything else.
+    """
+
+    relay: Relay
+    extra: CIMultiDict[str] | None
+    prelude: bytes = b""
+
+
 class Gateway:
     """Answers requests by the configuration in force.
 
@@ -102,45 +121,61 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
-        visit = Visit(request, origin_of(request, self._peers), self._hub.loop.time())
+        visit = Visit(request, origin_of(request, self._peers), self._config, self._hub.loop.time())
         self.in_flight += 1
         self._idle.clear()
         try:
-            return await self._answer(visit)
+            answer = await self._answer(visit)
+            if isinstance(answer, Reading):
+                # Awaited here and not deeper: what lasts as long as a stream should hold little.
+                answer = await self._read(answer, visit)
+            return self._answered(visit, answer)
+        except SidecarError as error:
+            return self._answered(visit, self._refusal(error, visit))
         except Exception:
             visit.failed = True
             raise
         finally:  # also when the client left, in the middle of its answer or before it
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
-            self._tell(visit)
+            self._left(visit)
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""
         await self._idle.wait()
 
-    async def _answer(self, visit: Visit) -> web.StreamResponse:
+    def _answer(self, visit: Visit) -> Awaitable[web.StreamResponse | Reading]:
+        """Find out who answers. Raises SidecarError."""
         request = visit.request
-        exchange: Exchange | None = None
-        try:
-            guard.check_message(request)
-            self._check_size(request)
-            guard.check_path(request.rel_url.raw_path)
-            if request.rel_url.raw_path.startswith(PREFIX):
-                visit.route = "_streams"
-                response = await self._streams.handle(request, self._peers)
-            else:
-                exchange = self._exchange(visit)
-                visit.route = exchange.route.name
-                response = await self._at_route(exchange)
-        except SidecarError as error:
-            visit.error = error
-            response = self._refusal(error, request, exchange, visit.route)
+        guard.check_message(request)
+        self._check_size(request)
+        path = request.rel_url.raw_path
+        guard.check_path(path)
+        if path.startswith(PREFIX):
+            visit.name = "_streams"
+            return self._streams.handle(request, self._peers)
+        exchange = self._exchange(visit, path)
+        visit.name, visit.route, visit.dialect = exchange.route.name, exchange.route, exchange.dialect
+        return self._at_route(exchange)
+
+    def _read(self, reading: Reading, visit: Visit) -> Coroutine[Any, Any, web.StreamResponse]:
+        relay, extra, prelude = reading
+        visit.began, caller = relay, visit.origin.address
+        return serve_stream(self._hub, relay, visit.request, caller=caller, extra=extra, prelude=prelude)
+
+    def _answered(self, visit: Visit, response: web.StreamResponse) -> web.StreamResponse:
         if self._hub.draining:
             response.force_close()
         visit.response = response
         return response
+
+    def _left(self, visit: Visit) -> None:
+        """Note that a request is over."""
+        began = visit.began
+        if began is not None and not began.tally.readers:
+            began.cancel("disconnect", "the client left before the stream began")
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+        self._tell(visit)
 
     def _tell(self, visit: Visit) -> None:
         """Count a request that is over and, where the log is to have it, write its line.
@@ -149,32 +184,33 @@ class Gateway:
         client's is told in any case.
         """
         telemetry, request = self._hub.telemetry, visit.request
-        telemetry.count_request(visit.route, request.method, visit.status)
+        telemetry.count_request(visit.name, request.method, visit.status)
         failed = visit.failed or (visit.error is not None and visit.error.status >= 500)
         if failed or (telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer)):
             telemetry.request_ended(
                 Visited(
-                    route=visit.route,
+                    route=visit.name,
                     method=request.method,
                     path=shown_path(request.rel_url.raw_path),
                     client=visit.origin.address,
                     status=visit.status,
                     bytes=visit.sent,
-                    duration=self._hub.loop.time() - visit.started,
+                    duration=report.told(self._hub.loop.time() - visit.started),
                 )
             )
 
-    def _refusal(
-        self, error: SidecarError, request: web.BaseRequest, exchange: Exchange | None, name: str
-    ) -> web.StreamResponse:
+    def _refusal(self, error: SidecarError, visit: Visit) -> web.StreamResponse:
+        request, route = visit.request, visit.route
+        visit.error = error
+        error.sent = error.sent or visit.began is not None
         if isinstance(error, VersionNotSupported):
             answer_in_our_version(request)
-        if exchange is None:
+        if route is None:
             answer = problem.answer(error, request, route=None)
-            named = streams.named(request) if name == "_streams" else None
-            return self._readable(error, request, answer, named, self._config.origins)
-        answer = problem.answer(error, request, route=exchange.route.name, dialect=exchange.dialect)
-        origins = guard.allowed_origins(exchange.config, exchange.route)
+            named = streams.named(request) if visit.name == "_streams" else None
+            return self._readable(error, request, answer, named, visit.config.origins)
+        answer = problem.answer(error, request, route=route.name, dialect=visit.dialect)
+        origins = guard.allowed_origins(visit.config, route)
         return self._readable(error, request, answer, named_stream(request), origins)
 
     def _readable(
@@ -196,13 +232,14 @@ class Gateway:
         return answer
 
     def _check_size(self, request: web.BaseRequest) -> None:
-        size = sum(len(name) + len(value) + len(": \r\n") for name, value in request.raw_headers)
+        lines = request.raw_headers
+        size = sum(map(len, chain.from_iterable(lines))) + len(lines) * len(": \r\n")
         if size > self._config.limits.max_headers:
             raise HeadersTooLarge(
                 f"the headers are {size} bytes; limits.max_headers is {self._config.limits.max_headers}"
             )
 
-    def _exchange(self, visit: Visit) -> Exchange:
+    def _exchange(self, visit: Visit, path: str) -> Exchange:
         """Find the route. Raises NoRoute or MethodNotAllowed."""
         request = visit.request
         preflight = cors.is_preflight(request)
@@ -214,13 +251,13 @@ class Gateway:
             config=self._config,
             route=route,
             upstream=upstream,
-            dialect=dialect_of(route, request.rel_url.raw_path),
+            dialect=dialect_of(route, path),
             origin=visit.origin,
             upload=Upload(request, route.max_body),
             started=visit.started,
         )
 
-    async def _at_route(self, exchange: Exchange) -> web.StreamResponse:
+    async def _at_route(self, exchange: Exchange) -> web.StreamResponse | Reading:
         request, route = exchange.request, exchange.route
         guard.check_caller(request, self._config, route, credentials=exchange.credentials)
         exchange.upload.check_head()
@@ -248,41 +285,20 @@ class Gateway:
             early = route.open_after
         if key is not None:
             return await self._keyed(exchange, call, early, key)
+        prelude = restart.prelude if restart is not None else b""
         begun = await self._open(exchange, call, early)
-        return await self._answer_with(exchange, begun, restart.prelude if restart is not None else b"")
+        if begun.relay is not None:
+            return Reading(begun.relay, begun.cookies, prelude)
+        assert begun.response is not None
+        if not prelude:
+            return await pass_on(exchange, begun.response)
+        begun.response.close()  # the client comes again, and gets the answer when nothing is owed to it
+        return problem.event_stream(prelude)
 
     def _open(self, exchange: Exchange, call: Call, early: float | None) -> Coroutine[Any, Any, Begun]:
         if early is None:
             return self._opener.open(exchange, call)
         return self._opener.open_early(exchange, call, early)
-
-    async def _answer_with(
-        self, exchange: Exchange, begun: Begun, prelude: bytes = b""
-    ) -> web.StreamResponse:
-        """Answer the request that began something with what it began."""
-        relay = begun.relay
-        if relay is None:
-            assert begun.response is not None
-            if not prelude:
-                return await pass_on(exchange, begun.response)
-            begun.response.close()  # the client comes again, and gets the answer when nothing is owed to it
-            return problem.event_stream(prelude)
-        try:
-            return await self._read(exchange, relay, begun.cookies, prelude)
-        except SidecarError as error:
-            error.sent = True
-            raise
-        finally:
-            if not relay.tally.readers:  # its only client is gone, or was refused, before it could read
-                relay.cancel("disconnect", "the client left before the stream began")
-
-    async def _read(
-        self, exchange: Exchange, relay: Relay, extra: CIMultiDict[str], prelude: bytes = b""
-    ) -> web.StreamResponse:
-        caller = exchange.origin.address
-        return await serve_stream(
-            self._hub, relay, exchange.request, caller=caller, extra=extra, prelude=prelude
-        )
 
     async def _wants_stream(self, exchange: Exchange) -> bool:
         """Whether the client surely wants a stream, so that no other answer need be waited for.
@@ -321,15 +337,16 @@ class Gateway:
                         raise
                     continue
                 if begun.relay is not None:
-                    return await self._share(exchange, begun.relay, begun.cookies if first else None)
+                    return await self._share(exchange, begun.relay, begun.cookies, first=first)
                 if begun.response is not None and attempt.claim():
                     return await pass_on(exchange, begun.response)
 
     async def _share(
-        self, exchange: Exchange, relay: Relay, cookies: CIMultiDict[str] | None
+        self, exchange: Exchange, relay: Relay, extra: CIMultiDict[str] | None, *, first: bool
     ) -> web.StreamResponse:
-        """Answer one of the requests under a key with the key's stream; ``cookies`` go to the first."""
-        if cookies is not None:
-            return await self._read(exchange, relay, cookies)
-        resume.check_cursor(relay, 0)
-        return await self._read(exchange, relay, CIMultiDict({"Idempotency-Replayed": "true"}))
+        """Answer one of the requests under a key with the key's stream; ``extra`` goes to the first."""
+        if not first:
+            resume.check_cursor(relay, 0)
+            extra = CIMultiDict({"Idempotency-Replayed": "true"})
+        caller = exchange.origin.address
+        return await serve_stream(self._hub, relay, exchange.request, caller=caller, extra=extra)

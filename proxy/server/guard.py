@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 
 from proxy.config import Config, Route
 from proxy.errors import BadPath, BadRequest, Refused, VersionNotSupported
@@ -24,6 +24,8 @@ PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".test")
 
 #: uri-host [ ":" port ], as far as its characters go (RFC 9110 §7.2, RFC 3986 §3.2.2).
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+
+SPOKEN = (HttpVersion11, HttpVersion10)
 
 _SEPARATORS = re.compile(rb"[/\\]")
 
@@ -42,24 +44,27 @@ def check_path(raw_path: str) -> None:
 
 def check_message(request: web.BaseRequest) -> None:
     """Raise for what aiohttp's parser lets through and a stricter peer might read otherwise."""
-    if request.version not in (HttpVersion10, HttpVersion11):
-        raise VersionNotSupported(
-            f"HTTP/{request.version.major}.{request.version.minor}: expected 1.0 or 1.1"
-        )
-    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
-    if any(coding.lower() != "chunked" for coding in codings):
-        # It would be lost on the way, since aiohttp undoes the chunks and nothing else.
-        raise BadRequest("the body has a transfer coding besides 'chunked'")
-    if request.version == HttpVersion10 and codings:
-        # RFC 9112 §6.1: such a message's "framing is faulty, even if a Content-Length is present".
-        raise BadRequest("Transfer-Encoding in an HTTP/1.0 request; expected Content-Length")
-    hosts = request.headers.getall(hdrs.HOST, ())
+    version, headers = request.version, request.headers
+    if version not in SPOKEN:
+        raise VersionNotSupported(f"HTTP/{version.major}.{version.minor}: expected 1.0 or 1.1")
+    if hdrs.TRANSFER_ENCODING in headers:
+        _check_codings(version, headers.getall(hdrs.TRANSFER_ENCODING))
+    hosts = headers.getall(hdrs.HOST, ())
     named = urlsplit(request.raw_path).netloc if not request.raw_path.startswith("/") else ""
     if named and hosts and named.lower() != hosts[0].lower():
         # RFC 9112 §3.2.2: the target's authority counts. A peer that goes by the other one is misled.
         raise BadRequest("the target names another host than the Host field")
     if len(hosts) > 1 or not all(map(_HOST.fullmatch, hosts)):
         raise BadRequest("expected one Host field that is a host name and, perhaps, a port")
+
+
+def _check_codings(version: HttpVersion, codings: list[str]) -> None:
+    if any(coding.lower() != "chunked" for coding in codings):
+        # It would be lost on the way, since aiohttp undoes the chunks and nothing else.
+        raise BadRequest("the body has a transfer coding besides 'chunked'")
+    if version == HttpVersion10:
+        # RFC 9112 §6.1: such a message's "framing is faulty, even if a Content-Length is present".
+        raise BadRequest("Transfer-Encoding in an HTTP/1.0 request; expected Content-Length")
 
 
 def check_caller(request: web.BaseRequest, config: Config, route: Route, *, credentials: bool) -> None:

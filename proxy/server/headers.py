@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping, istr
 
 #: RFC 9110 §7.6.1 and its ancestors: fields that speak to the next peer only.
 HOP_BY_HOP = frozenset(
@@ -45,33 +47,49 @@ NOT_RETURNED = frozenset({"set-cookie", "set-cookie2", "alt-svc", "strict-transp
 #: What stands for the address of a client on a Unix socket, here and in logs.
 UNIX = "unix"
 
-LAST_EVENT_ID = "Last-Event-ID"
+LAST_EVENT_ID = istr("Last-Event-ID")
 
 
-def end_to_end(headers: Mapping[str, str], drop: Iterable[str] = ()) -> CIMultiDict[str]:
-    """Return the fields that go on to the next hop, repeated ones repeated, in their order.
+class Sieve:
+    """Which fields go on to the next hop: all but the hop's own, those that ``drop`` names (in lower case)
+    and those that begin like one of ``prefixes``.
 
-    A field has one spelling: of ``X-A`` and ``x-a`` aiohttp's client would send the last one only.
+    Sieves are made once; a request has a dozen fields, and each is looked at twice on its way.
     """
-    gone = HOP_BY_HOP | nominated(headers) | frozenset(drop)
-    spelled: dict[str, str] = {}
-    return CIMultiDict(
-        (spelled.setdefault(lower, name), value)
-        for lower, name, value in ((name.lower(), name, value) for name, value in headers.items())
-        if lower not in gone
-    )
+
+    __slots__ = ("_names", "_prefixes")
+
+    def __init__(self, drop: Iterable[str] = (), prefixes: tuple[str, ...] = ()) -> None:
+        self._names = HOP_BY_HOP | frozenset(drop)
+        self._prefixes = prefixes
+
+    def sift(self, headers: MultiMapping[str]) -> list[tuple[str, str]]:
+        """Return the fields that go on, repeated ones repeated, in their order."""
+        gone, prefixes = self._names, self._prefixes
+        if hdrs.CONNECTION in headers:
+            gone |= nominated(headers)
+        if not prefixes:
+            return [field for field in headers.items() if field[0].lower() not in gone]
+        return [
+            field
+            for field in headers.items()
+            if (name := field[0].lower()) not in gone and not name.startswith(prefixes)
+        ]
 
 
-def nominated(headers: Mapping[str, str]) -> frozenset[str]:
+_sieve = functools.lru_cache(maxsize=16)(Sieve)  # the code names fewer ways to drop fields
+
+
+def end_to_end(headers: MultiMapping[str], drop: tuple[str, ...] | frozenset[str] = ()) -> CIMultiDict[str]:
+    """Return the fields that go on to the next hop, without those that ``drop`` names."""
+    return CIMultiDict(_sieve(drop).sift(headers))
+
+
+def nominated(headers: MultiMapping[str]) -> frozenset[str]:
     """Return the fields that ``Connection`` names, in lower case, those it may not name left out."""
-    values = headers.getall(hdrs.CONNECTION, ()) if hasattr(headers, "getall") else ()
+    values = headers.getall(hdrs.CONNECTION, ())
     names = (name.strip().lower() for value in values for name in value.split(","))
     return frozenset(name for name in names if name and name not in NOT_NOMINABLE)
-
-
-def is_forwarding(name: str) -> bool:
-    """Whether a field (in lower case) says where a request came from."""
-    return name in FORWARDING or name.startswith(FORWARDING_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +110,19 @@ class Peers:
         """Whether the peer at ``address`` (None: a Unix socket) is believed."""
         if address is None:
             return self.unix
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.networks)
+        parsed = _parsed(address) if self.networks else None
+        return parsed is not None and any(parsed in network for network in self.networks)
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+@functools.lru_cache(maxsize=1024)  # an edge has few addresses, and asks often
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        return None
+
+
+class Origin(NamedTuple):
     """Where a request came from, as far as it can be believed.
 
     ``address`` is the client's, ``chain`` the X-Forwarded-For list that goes upstream, ``scheme`` and
@@ -116,7 +138,7 @@ class Origin:
 
 def origin_of(request: web.BaseRequest, peers: Peers) -> Origin:
     """Tell where a request came from: the nearest address that is not a trusted peer's."""
-    peername = request.transport.get_extra_info("peername") if request.transport else None
+    peername = request.protocol.peername
     peer = peername[0] if isinstance(peername, tuple) else None
     shown = peer or UNIX
     host = request.headers.get(hdrs.HOST, "")
@@ -141,13 +163,15 @@ def forwarding(origin: Origin, request: web.BaseRequest) -> dict[str, str]:
     A trusted peer's ``Forwarded`` (RFC 7239) is continued; nobody else's is believed.
     """
     fields = {"X-Forwarded-Proto": origin.scheme}
-    chain = [address for address in origin.chain.split(", ") if address != UNIX]
-    if chain:  # a Unix socket has no address
-        fields["X-Forwarded-For"] = ", ".join(chain)
+    chain = origin.chain
+    if UNIX in chain:  # a Unix socket has no address
+        chain = ", ".join(address for address in chain.split(", ") if address != UNIX)
+    if chain:
+        fields["X-Forwarded-For"] = chain
     if origin.host:
         fields["X-Forwarded-Host"] = origin.host
-    said = request.headers.getall("Forwarded", ())
-    if origin.trusted and said:
+    said = request.headers.getall("Forwarded", ()) if origin.trusted else ()
+    if said:
         peer = origin.chain.rpartition(", ")[2]
         fields["Forwarded"] = ", ".join([*said, f"for={_node(peer)};proto={request.scheme}"])
     return fields

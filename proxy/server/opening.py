@@ -7,20 +7,21 @@ the way loses patience; what goes wrong afterwards can only be told in the strea
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from proxy.errors import SidecarError
-from proxy.server.coding import Decoder, decoder
+from proxy.server.coding import IDENTITY, Decoder, decoder
 from proxy.server.direct import source_of
 from proxy.server.exchange import Exchange
 from proxy.server.hub import Hub
+from proxy.server.pool import Call
 from proxy.server.reconnect import Reconnector
 from proxy.server.relay import Relay
 from proxy.server.sse import EVENT_STREAM, stream_headers
-from proxy.server.upstream import Call, Response
+from proxy.server.upstream import Response
 from proxy.stream.cursor import short
 
 #: So long an upstream may take to send those bytes; the reader waits for word of the failure.
@@ -30,16 +31,15 @@ QUOTE_SECONDS = 2.0
 QUOTED_BYTES = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """What a request led to: a stream, or (``relay`` is None) the upstream's answer to pass on.
 
-    ``cookies`` are what only the stream's first answer carries.
+    ``cookies`` are header fields that only the stream's first answer carries, if there are any.
     """
 
     relay: Relay | None
     response: Response | None = None
-    cookies: CIMultiDict[str] = field(default_factory=CIMultiDict)
+    cookies: CIMultiDict[str] | None = None
 
 
 def decoder_of(response: Response) -> Decoder | None:
@@ -51,7 +51,9 @@ def decoder_of(response: Response) -> Decoder | None:
     answer = response.answer
     if answer.status != 200 or answer.method == hdrs.METH_HEAD or answer.content_type != EVENT_STREAM:
         return None
-    return decoder(", ".join(answer.headers.getall(hdrs.CONTENT_ENCODING, ())))
+    if hdrs.CONTENT_ENCODING not in answer.headers:
+        return IDENTITY
+    return decoder(", ".join(answer.headers.getall(hdrs.CONTENT_ENCODING)))
 
 
 class Opener:
@@ -90,8 +92,9 @@ class Opener:
             error.sent = True
             response.close()
             raise
+        cookies = _cookies(exchange, response)
         self._feed(exchange, relay, call, response, coding)
-        return Begun(relay, cookies=_cookies(exchange, response))
+        return Begun(relay, cookies=cookies)
 
     async def _finish(
         self, exchange: Exchange, relay: Relay, call: Call, opening: asyncio.Task[Response]
@@ -125,22 +128,23 @@ class Opener:
         if exchange.route.reconnect and call.method == hdrs.METH_GET and call.body is None:
             # Whether it is a feed is known when its first block has come; a body could not be sent twice.
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
+        response.answer.forget_head()
         relay.answered(source_of(self._hub, response, coding, relay, relay.id))
 
     def _headers(self, exchange: Exchange, upstream: CIMultiDict[str]) -> CIMultiDict[str]:
         """What every answer of this stream carries. A resume must not repeat Set-Cookie."""
         headers = stream_headers(upstream, credentials=exchange.credentials)
-        headers.popall(hdrs.SET_COOKIE, None)
+        if hdrs.SET_COOKIE in headers:
+            del headers[hdrs.SET_COOKIE]
         return headers
 
 
-def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str]:
+def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str] | None:
     """What only a stream's first answer carries; nothing from an upstream that spends our credential."""
-    cookies: CIMultiDict[str] = CIMultiDict()
-    if not exchange.credentials:
-        values = response.answer.headers.getall(hdrs.SET_COOKIE, ())
-        cookies.extend((hdrs.SET_COOKIE, value) for value in values)
-    return cookies
+    headers = response.answer.headers
+    if exchange.credentials or hdrs.SET_COOKIE not in headers:
+        return None
+    return CIMultiDict([(hdrs.SET_COOKIE, value) for value in headers.getall(hdrs.SET_COOKIE)])
 
 
 async def _quoted(response: Response) -> tuple[str, int, str]:

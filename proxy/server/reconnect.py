@@ -17,9 +17,10 @@ from proxy.server.coding import decoder
 from proxy.server.direct import source_of
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.hub import Hub
+from proxy.server.pool import Call
 from proxy.server.relay import Relay
 from proxy.server.sse import EVENT_STREAM
-from proxy.server.upstream import Call, Response, Upstream
+from proxy.server.upstream import Response, Upstream
 from proxy.stream.cursor import short
 from proxy.stream.log import Reason
 

@@ -12,32 +12,38 @@ if TYPE_CHECKING:
     from proxy.server.relay import Relay
 
 
+def told(seconds: float) -> float:
+    """Return a time as precise as anybody wants to read it."""
+    return round(seconds * 10_000) / 10_000
+
+
 def facts(relay: Relay) -> Facts:
     """Return what the log line tells."""
-    terminal, tally = relay.log.terminal, relay.tally
+    log, tally, birth = relay.log, relay.tally, relay.birth
+    terminal = log.terminal
     return Facts(
         stream=short(relay.id),
         route=relay.route.name,
-        upstream=relay.birth.upstream,
+        upstream=birth.upstream,
         dialect=relay.dialect.name,
-        method=relay.birth.method,
-        path=relay.birth.path,
-        client=relay.birth.client,
-        reason=terminal.reason.value if terminal else "",
+        method=birth.method,
+        path=birth.path,
+        client=birth.client,
+        reason=str(terminal.reason) if terminal else "",
         message=terminal.message if terminal else "",
-        events=relay.log.last,
+        events=log.last,
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
-        first_event=tally.first_event,
-        duration=relay.age,
-        longest_gap=tally.longest_gap,
+        first_event=None if tally.first_event is None else told(tally.first_event),
+        duration=told(relay.age),
+        longest_gap=told(tally.longest_gap),
         readers=tally.readers,
         resumes=tally.resumes,
-        replayed=tally.replayed + sum(reader.replayed for reader in relay.readers),
+        replayed=tally.replayed + sum([reader.replayed for reader in relay.readers]),
         heartbeats=tally.heartbeats,
         drops=tally.drops,
         pauses=tally.pauses,
-        evicted=relay.log.evicted,
+        evicted=log.evicted,
         recorded=relay.recorded,
     )
 
@@ -53,7 +59,7 @@ def snapshot(relay: Relay) -> Mapping[str, object]:
         "last": relay.log.last,
         "bytes": relay.log.bytes,
         "started": relay.started.isoformat(timespec="milliseconds"),
-        "age": round(relay.age, 3),
-        "time_to_first_event": None if first_event is None else round(first_event, 4),
+        "age": told(relay.age),
+        "time_to_first_event": None if first_event is None else told(first_event),
         "readers": len(relay.readers),
     }

@@ -7,6 +7,7 @@ open), and then only up to ``limits.buffered_body``.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
@@ -17,6 +18,11 @@ from proxy.errors import BodyTooLarge, ExpectationFailed
 
 #: Bodies beyond this many bytes get no fingerprint, so a resume with another one is not noticed.
 MAX_FINGERPRINTED = 64 * 1024 * 1024
+
+_new_hash = functools.partial(hashlib.blake2b, digest_size=16)
+
+#: The fingerprint of no body, and of an empty one.
+NOTHING = _new_hash().digest()
 
 
 class Fingerprint:
@@ -38,17 +44,19 @@ class Upload:
     ``moved(now)`` is called whenever a part of it was read.
     """
 
+    __slots__ = ("_buffered", "_hash", "_max_body", "_request", "error", "fingerprint", "moved", "read")
+
     def __init__(self, request: web.BaseRequest, max_body: int) -> None:
         self._request = request
         self._max_body = max_body
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash: hashlib.blake2b | None = None
         self._buffered: bytes | None = None
         self.read = 0
         self.moved: Callable[[float], None] | None = None
         self.error: Exception | None = None
         self.fingerprint = Fingerprint()
         if not request.body_exists:
-            self.fingerprint.value = self._hash.digest()
+            self.fingerprint.value = NOTHING
 
     @property
     def exists(self) -> bool:
@@ -75,8 +83,6 @@ class Upload:
             yield self._buffered
             return
         self._continue()
-        if not self._request.content.total_bytes:
-            yield b""  # lets aiohttp send the request's head, which else waits for the first byte
         try:
             async for chunk in self._request.content.iter_any():
                 self._count(chunk)
@@ -85,6 +91,16 @@ class Upload:
             self.error = error
             raise
         self._finish()
+
+    def arrived(self) -> bytes | None:
+        """Return the body if it has come to its end and was not read yet, else None. Raises BodyTooLarge."""
+        content = self._request.content
+        if self._buffered is None and content.is_eof() and content.exception() is None:
+            body = content.read_nowait()
+            self._count(body)
+            self._finish()
+            return body
+        return self._buffered
 
     async def whole(self, limit: int) -> bytes:
         """Read the body into memory. Raises BodyTooLarge beyond ``limit`` bytes."""
@@ -113,11 +129,13 @@ class Upload:
         if self.read > self._max_body:
             raise BodyTooLarge(f"the body is over {self._max_body} bytes, which is what this route takes")
         if self.read <= MAX_FINGERPRINTED:
+            if self._hash is None:
+                self._hash = _new_hash()
             self._hash.update(chunk)
 
     def _finish(self) -> None:
         if self.read <= MAX_FINGERPRINTED:
-            self.fingerprint.value = self._hash.digest()
+            self.fingerprint.value = NOTHING if self._hash is None else self._hash.digest()
 
     def _continue(self) -> None:
         """Ask for the body, now that somebody wants it.

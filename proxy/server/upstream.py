@@ -8,94 +8,106 @@ other server ever gets it, since the first may already be working (and billing).
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import aiohttp
-from aiohttp.http import RawResponseMessage
+from aiohttp import hdrs
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.config import Timeouts
 from proxy.config import Upstream as UpstreamSettings
 from proxy.errors import SidecarError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from proxy.server import wire
-from proxy.server.direct import DirectProtocol
-from proxy.server.upload import Upload
+from proxy.server.pool import Call, Pool, Reply, Tell, fault_of
+from proxy.server.wheel import Alarm, Wheel
 
 #: A server that refused a connection is asked last for this long, in seconds.
 AVOID_SECONDS = 5.0
-
-#: aiohttp's own header fields; a proxy sends the client's or none.
-NO_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-
-#: The upstream's header section, in bytes a line and lines: larger than what clients may send, since
-#: providers are generous with rate-limit and policy fields.
-MAX_RESPONSE_FIELD = 64 * 1024
-MAX_RESPONSE_LINES = 512
-
-#: Methods without effects (RFC 9110 §9.2.1), which alone are ever sent twice.
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
 
 #: Hears of the upstream, the server's base URL, and what went wrong there.
 Report = Callable[[str, str, UpstreamError], None]
 
 
-@dataclass(slots=True)
-class Call:
-    """A request as it goes upstream.
+class Patience(Alarm):
+    """How long the task that makes it waits for a response: then the task is cancelled.
 
-    ``target`` is the path and query, percent-encoding untouched.
+    This is ``asyncio.timeout`` on a wheel. A timer of the loop for every request would cost more than the
+    request's way through the pool.
     """
 
-    method: str
-    target: str
-    headers: CIMultiDict[str]
-    timeouts: Timeouts
-    body: Upload | None = None
+    __slots__ = ("_cancelled", "_lost", "_seconds", "_task", "_until", "_wheel")
+
+    def __init__(self, wheel: Wheel, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        super().__init__(self._look)
+        self._task = asyncio.current_task(loop)
+        self._cancelled = self._task.cancelling() if self._task is not None else 0  # so often before
+        self._lost = False
+        self._seconds = seconds
+        self._until = loop.time() + seconds
+        self._wheel = wheel
+        wheel.set(self, self._until)
+
+    def renew(self, now: float) -> None:
+        """Wait anew, from ``now`` on."""
+        self._until = now + self._seconds
+
+    def lost(self) -> bool:
+        """Whether the task was cancelled by this, which is then taken back, and by nobody else."""
+        return self._lost and self._task is not None and self._task.uncancel() <= self._cancelled
+
+    def end(self) -> None:
+        """Wait no more."""
+        self._wheel.drop(self)
+        self._task = None  # the wheel may keep the alarm a little longer
+
+    def _look(self, now: float) -> float | None:
+        if now < self._until:
+            return self._until
+        self._lost = True
+        if self._task is not None:
+            self._task.cancel()
+        return None
 
 
 class Server:
     """One base URL of an upstream, and how busy it is."""
 
-    __slots__ = ("_base", "avoided_until", "shown", "streams")
+    __slots__ = ("_base_path", "avoided_until", "host", "origin", "shown", "streams")
 
     def __init__(self, base: str) -> None:
-        self._base = URL(base.rstrip("/"))
-        self.shown = str(self._base.origin())  # for logs: a path, or a user's name, may be a key
+        url = URL(base)
+        self.origin = url.origin()
+        self.shown = str(self.origin)  # for logs: a path may be a key
+        self.host = url.host_port_subcomponent or ""
+        self._base_path = url.raw_path.rstrip("/")
         self.streams = 0
         self.avoided_until = 0.0
 
-    def url(self, target: str) -> URL:
-        """Return where ``target`` goes. Nothing in it can change the host, or is rewritten.
-
-        The query goes along as a part of the path: yarl would drop a bare ``?``.
-        """
-        base = self._base
-        path = base.raw_path.rstrip("/") + target
-        return URL.build(scheme=base.scheme, authority=base.raw_authority, path=path, encoded=True)
+    def path_to(self, target: str) -> str:
+        """Return what is asked there for ``target``, of which nothing is rewritten."""
+        return self._base_path + target
 
 
-@dataclass(slots=True)
 class Response:
     """An upstream's answer. ``close`` must be called, once or more, whatever happens."""
 
-    answer: aiohttp.ClientResponse
-    upstream: Upstream
-    server: Server
-    _open: bool = field(default=True)
+    __slots__ = ("_server", "_upstream", "answer")
+
+    def __init__(self, answer: Reply, upstream: Upstream, server: Server) -> None:
+        self.answer = answer
+        self._upstream: Upstream | None = upstream
+        self._server = server
 
     def close(self) -> None:
         """End it: back to the pool if it was read to its end, else the connection is closed."""
-        if self._open:
-            self._open = False
+        if self._upstream is not None:
+            upstream, self._upstream = self._upstream, None
             self.answer.close()
-            self.server.streams -= 1
-            self.upstream.left()
+            self._server.streams -= 1
+            upstream.left()
 
 
 class Upstream:
@@ -108,127 +120,102 @@ class Upstream:
     def __init__(self, name: str, settings: UpstreamSettings, report: Report) -> None:
         self.name = name
         self.settings = settings
+        self.injects_credentials = settings.injects_credentials
         self.servers = [Server(url) for url in settings.urls]
         self._report = report
         self._turn = 0
         self._busy = 0
         self._retired = False
-        self._session: aiohttp.ClientSession | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wheel = Wheel(self._loop)  # its own: there is hardly ever an alarm that is not dropped at once
+        self._pool: Pool | None = None
         self._closing: asyncio.Task[None] | None = None
 
-    async def open(self, call: Call, interim: wire.Tell | None = None) -> Response:
+    async def open(self, call: Call, interim: Tell | None = None) -> Response:
         """Send ``call`` and return the response, its body unread.
 
         ``interim`` hears of 1xx responses. Raises UpstreamError, or what broke the request's body.
         """
         self._busy += 1
+        failures: list[str] = []
         try:
-            return await self._try_servers(call, interim)
+            for server in self._in_turn():
+                server.streams += 1
+                try:
+                    return Response(await self._ask(server, call, interim), self, server)
+                except BaseException as error:
+                    server.streams -= 1
+                    if isinstance(error, UpstreamError):
+                        self._report(self.name, server.shown, error)
+                    if not isinstance(error, UpstreamUnreachable):
+                        raise
+                    server.avoided_until = self._loop.time() + AVOID_SECONDS
+                    failures.append(error.reason)
+            reasons = "; ".join(dict.fromkeys(failures))
+            raise UpstreamUnreachable(f"upstream {self.name!r}", reasons)
         except BaseException:
             self.left()
             raise
 
-    async def _try_servers(self, call: Call, interim: wire.Tell | None) -> Response:
-        failures: list[str] = []
-        for server in self._in_turn():
-            server.streams += 1
-            try:
-                return Response(await self._send(server, call, interim), self, server)
-            except BaseException as error:
-                server.streams -= 1
-                if isinstance(error, UpstreamError):
-                    self._report(self.name, server.shown, error)
-                if not isinstance(error, UpstreamUnreachable):
-                    raise
-                server.avoided_until = asyncio.get_running_loop().time() + AVOID_SECONDS
-                failures.append(error.reason)
-        reasons = "; ".join(dict.fromkeys(failures))
-        raise UpstreamUnreachable(f"upstream {self.name!r}", reasons)
-
     def _in_turn(self) -> list[Server]:
         """The servers, best first: those that answer, then the least busy or the next in the round."""
+        if len(self.servers) == 1:
+            return self.servers
         self._turn += 1
         start = self._turn % len(self.servers)
         servers = self.servers[start:] + self.servers[:start]
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if self.settings.balance == "least_streams":
             servers.sort(key=lambda server: server.streams)
         servers.sort(key=lambda server: server.avoided_until > now)
         return servers
 
-    async def _send(self, server: Server, call: Call, interim: wire.Tell | None) -> aiohttp.ClientResponse:
+    async def _ask(self, server: Server, call: Call, interim: Tell | None) -> Reply:
+        """Ask one server, for no longer than ``first_byte`` without a response."""
         upload = call.body
-        sending = wire.Sending(interim)
-        token = wire.SENDING.set(sending)
+        call.headers[hdrs.HOST] = call.host if call.host is not None else server.host
+        patience = Patience(self._wheel, self._loop, call.timeouts.first_byte)
+        if upload is not None:  # a long upload is no slow answer: the clock starts when it ends
+            upload.moved = patience.renew
         try:
-            async with asyncio.timeout(call.timeouts.first_byte) as limit:
-                if upload is not None:  # a long upload is no slow answer: the clock starts when it ends
-                    upload.moved = functools.partial(_put_off, limit, call.timeouts.first_byte)
-                return await self._request(server, call, sending)
+            pool = self._pool_of_now()
+            reply = await pool.ask(server.origin, call, server.path_to(call.target), interim)
         except SidecarError:
+            raise
+        except asyncio.CancelledError:
+            if patience.lost():
+                said = f"sent no response within {call.timeouts.first_byte:g}s"
+                raise UpstreamTimeout(f"upstream {self.name!r}", said, sent=True) from None
             raise
         except Exception as error:
             if upload is not None and upload.error is not None:
                 raise upload.error from error
             raise _translated(error, f"upstream {self.name!r}", call.timeouts) from error
         finally:
-            wire.SENDING.reset(token)
-            sending.tell = None  # a pooled connection keeps its first request's context, not the request
+            patience.end()
             if upload is not None:
                 upload.moved = None
+        fault = fault_of(reply)
+        if fault is not None:
+            reply.close()
+            raise UpstreamBroken(f"upstream {self.name!r}", fault, sent=True)
+        return reply
 
-    async def _request(self, server: Server, call: Call, sending: wire.Sending) -> aiohttp.ClientResponse:
-        """Send the request, once; and again only where it met a pooled connection's end.
-
-        RFC 9112 §9.3.1: a client "can retry" a safe method on a new connection when the server closed
-        the old one in that very moment. What has effects is never repeated.
-        """
-        while True:
-            sending.reused = False
-            try:
-                answer = await self._request_once(server, call)
-            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if not sending.reused or call.body is not None or call.method not in SAFE_METHODS:
-                    raise
-            else:
-                fault = wire.fault_of(answer)
-                if fault is not None:
-                    answer.close()
-                    raise UpstreamBroken(f"upstream {self.name!r}", fault, sent=True)
-                return answer
-
-    async def _request_once(self, server: Server, call: Call) -> aiohttp.ClientResponse:
-        return await self._pool().request(
-            call.method,
-            server.url(call.target),
-            headers=call.headers,
-            data=call.body.chunks() if call.body is not None else None,
-            allow_redirects=False,
-            skip_auto_headers=NO_AUTO_HEADERS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=call.timeouts.connect),
-            max_field_size=MAX_RESPONSE_FIELD,
-            max_line_size=MAX_RESPONSE_FIELD,
-            max_headers=MAX_RESPONSE_LINES,
-        )
-
-    def _pool(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            loop = asyncio.get_running_loop()
+    def _pool_of_now(self) -> Pool:
+        if self._pool is None:
             try:
                 tls = _tls(self.settings)
             except OSError as error:
                 raise UpstreamUnreachable(f"upstream {self.name!r}", "its tls_ca cannot be used") from error
-            self._session = wire.session(
-                wire.connector(DirectProtocol, tls=tls, keepalive=self.settings.keepalive, loop=loop)
-            )
-        return self._session
+            self._pool = Pool(tls, self.settings.keepalive, self._loop)
+        return self._pool
 
     def left(self) -> None:
         """Note that a request is over; the last one turns the light off in a retired upstream."""
         self._busy -= 1
-        if self._retired and self._busy == 0 and self._session is not None:
-            self._closing = asyncio.ensure_future(self._session.close())
-            self._session = None  # a feed that reconnects here opens another
+        if self._retired and self._busy == 0 and self._pool is not None:
+            self._closing = asyncio.ensure_future(self._pool.close())
+            self._pool = None  # a feed that reconnects here opens another
 
     def retire(self) -> None:
         """Serve what runs, then close the pool."""
@@ -238,15 +225,11 @@ class Upstream:
 
     async def close(self) -> None:
         """Close the pool now."""
-        if self._session is not None:
-            await self._session.close()
+        self._wheel.close()
+        if self._pool is not None:
+            await self._pool.close()
         if self._closing is not None:
             await self._closing
-
-
-def _put_off(limit: asyncio.Timeout, seconds: float, now: float) -> None:
-    if not limit.expired():  # the timeout may have struck in this very turn of the loop
-        limit.reschedule(now + seconds)
 
 
 def _tls(settings: UpstreamSettings) -> ssl.SSLContext | bool:
@@ -268,10 +251,10 @@ def _detail(error: Exception) -> str:
 ERRORS: tuple[tuple[type[BaseException], type[UpstreamError], bool], ...] = (
     (aiohttp.ConnectionTimeoutError, UpstreamUnreachable, False),
     (aiohttp.ClientConnectorError, UpstreamUnreachable, False),
-    (aiohttp.InvalidURL, UpstreamUnreachable, False),
     (aiohttp.ClientSSLError, UpstreamUnreachable, False),
     (TimeoutError, UpstreamTimeout, True),
     (aiohttp.ClientError, UpstreamBroken, True),
+    (HttpProcessingError, UpstreamBroken, True),
     (OSError, UpstreamBroken, True),
     (ValueError, UpstreamBroken, False),
 )
@@ -298,15 +281,13 @@ def _told(error: Exception) -> str:
     """
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "no connection in time (timeouts.connect)"
-    if isinstance(error, aiohttp.InvalidURL):
-        return "the target is no URL"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name does not resolve"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "TLS failed"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection before its response"
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, HttpProcessingError):
         return error.message.partition(":")[0]  # the bytes that offended follow
     if isinstance(error, OSError):
         number = error.os_error.errno if isinstance(error, aiohttp.ClientConnectorError) else error.errno

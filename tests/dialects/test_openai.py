@@ -59,6 +59,8 @@ def test_confirms(block: bytes) -> None:
         b'data: {"text":"hi"}',
         b'data: {"type":"text-delta","id":"0","delta":"Hi"}',
         b'data: {"error":null}',
+        b'data: {"id":"\\",\\"choices\\":[","text":"hi"}',
+        b'data: {"id":"1","message":{"object":"chat.completion.chunk","choices":[]}}',
         b"data: [DONE]\ndata: more",
     ],
 )
@@ -134,12 +136,13 @@ def test_open(tail: list[bytes]) -> None:
     [
         [chunk(text()), b'data: {"error":{"message":"overloaded"}}'],
         [b'data: {"error":"overloaded"}', DONE],
+        [b'data: {"\\u0065rror":"overloaded"}', DONE],
         [chunk('{"index":0,"delta":{"content":""},"finish_reason":"error"}', error={"code": 502}), DONE],
         [chunk(text()), b'data: {"object":"error","message":"CUDA"}', DONE],
         [chunk(text()), b'event: error\ndata: {"message":"rejected","type":"server_error"}'],
         [chunk(text()), b"event: error\ndata: rejected"],
     ],
-    ids=["OpenAI", "vLLM", "OpenRouter", "older vLLM", "named, flat", "named, text"],
+    ids=["OpenAI", "vLLM", "escaped", "OpenRouter", "older vLLM", "named, flat", "named, text"],
 )
 def test_error(tail: list[bytes]) -> None:
     """The provider's own error counts, even with a finish reason in it or [DONE] behind it."""

@@ -299,6 +299,29 @@ async def test_gaps_between_events_are_counted(
     assert found.value("sidecar_event_gap_seconds_sum", route="all") >= 0.02
 
 
+async def test_a_running_stream_is_counted_so_far(
+    start_sidecar: StartSidecar, start_origin: StartOrigin
+) -> None:
+    """What a stream has carried is in the metrics while it runs, and is not counted again when it ends."""
+    origin = await start_origin(holds(b"data: 1\n\n"))
+    sidecar = await start_sidecar(origin.url)
+    stream = await ask(sidecar.url, "/")
+    written = await stream.block()
+    connection = await origin.request()
+    for event in (b"data: 2\n\n", b"data: 3\n\n", b"event: x\ndata: 4\n\n", b"data: 5\n\ndata: 6\n\n"):
+        await connection.chunk(event)
+        written += b"".join(await stream.blocks(event.count(b"\n\n")))
+        found = await scrape(sidecar)
+        assert found.value("sidecar_events_total", route="all") == written.count(b"data:")
+        assert found.value("sidecar_event_bytes_total", route="all") == len(written)
+    await connection.end()
+    await stream.rest()
+    await eventually(lambda: not sidecar.hub.running)
+    found = await scrape(sidecar)
+    assert found.value("sidecar_events_total", route="all") == 6
+    assert found.value("sidecar_event_bytes_total", route="all") == len(written)
+
+
 async def test_evictions_are_counted(start_sidecar: StartSidecar, start_origin: StartOrigin) -> None:
     """When the store is full, the oldest finished logs go, and leave a tombstone each."""
     origin = await start_origin(streams(b"data: %b\n\n" % (b"x" * 500)))
