@@ -30,11 +30,12 @@ from proxy.server.pool import Call
 from proxy.server.relay import Relay
 from proxy.server.resume import Restart
 from proxy.server.routing import COMMON_METHODS, RouteTable
-from proxy.server.sse import EVENT_STREAM, StreamAnswer, serve_stream
+from proxy.server.sse import serve_stream
+from proxy.server.stream_head import EVENT_STREAM, StreamAnswer
 from proxy.server.streams import PREFIX, StreamsHandler, shown_path
 from proxy.server.upload import Upload
 from proxy.server.upstream import Upstream
-from proxy.server.wire import ANSWERED, Answer, answer_in_our_version
+from proxy.server.wire import Answer, FrontProtocol, answer_in_our_version
 from proxy.telemetry import Visited
 
 #: The status noted for a client that left before it was answered; nginx's word for it.
@@ -65,7 +66,10 @@ class Visit:
     @property
     def answer(self) -> web.StreamResponse | None:
         """The answer, whole or begun."""
-        return self.response if self.response is not None else self.request.get(ANSWERED)
+        if self.response is not None:
+            return self.response
+        protocol = self.request.protocol
+        return protocol.answer if isinstance(protocol, FrontProtocol) else None
 
     @property
     def status(self) -> int:
@@ -124,6 +128,8 @@ class Gateway:
         visit = Visit(request, origin_of(request, self._peers), self._config, self._hub.loop.time())
         self.in_flight += 1
         self._idle.clear()
+        if isinstance(request.protocol, FrontProtocol):
+            request.protocol.answer = None  # it was the one before
         try:
             answer = await self._answer(visit)
             if isinstance(answer, Reading):

@@ -50,6 +50,10 @@ UNIX = "unix"
 LAST_EVENT_ID = istr("Last-Event-ID")
 
 
+#: Header fields in their order, repeated ones repeated.
+Fields = tuple[tuple[str, str], ...]
+
+
 class Sieve:
     """Which fields go on to the next hop: all but the hop's own, those that ``drop`` names (in lower case)
     and those that begin like one of ``prefixes``.

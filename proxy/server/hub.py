@@ -31,6 +31,7 @@ class Hub:
         self.config = config
         self.telemetry = telemetry
         self.loop = asyncio.get_running_loop()
+        self.clock = self.loop.time  # one for all: each look-up of a method makes an object
         self.wheel = Wheel(self.loop)
         self.store: MemoryStore[Relay] = MemoryStore(config.store.memory)
         self.running: set[Relay] = set()

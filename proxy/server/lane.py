@@ -101,7 +101,7 @@ class Lane(ABC):
         self.readers: list[Tap] = []
         self.paused = False
         self.corked = False  # whether what is written waits for what comes with it
-        self._clock = hub.loop.time
+        self._clock = hub.clock
         self._store = hub.store
         self._source: Source | None = None
         self._recognized = False  # whether there was a block with data, which tells the dialect

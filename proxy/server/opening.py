@@ -10,7 +10,7 @@ import asyncio
 from typing import NamedTuple
 
 from aiohttp import hdrs
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
 from proxy.errors import SidecarError
 from proxy.server.coding import IDENTITY, Decoder, decoder
@@ -20,7 +20,7 @@ from proxy.server.hub import Hub
 from proxy.server.pool import Call
 from proxy.server.reconnect import Reconnector
 from proxy.server.relay import Relay
-from proxy.server.sse import EVENT_STREAM, stream_headers
+from proxy.server.stream_head import EVENT_STREAM, stream_fields
 from proxy.server.upstream import Response
 from proxy.stream.cursor import short
 
@@ -87,7 +87,7 @@ class Opener:
         if coding is None:
             return Begun(None, response)
         try:
-            relay = self._new_relay(exchange, CIMultiDict(response.answer.headers))
+            relay = self._new_relay(exchange, response.answer.headers)
         except SidecarError as error:
             error.sent = True
             response.close()
@@ -114,13 +114,14 @@ class Opener:
         elif coding is None:
             relay.failed(*await _quoted(response))
         else:
-            relay.headers = self._headers(exchange, CIMultiDict(response.answer.headers))
+            relay.fields = stream_fields(response.answer.headers, credentials=exchange.credentials)
             self._feed(exchange, relay, call, response, coding)
 
-    def _new_relay(self, exchange: Exchange, upstream: CIMultiDict[str]) -> Relay:
+    def _new_relay(self, exchange: Exchange, upstream: MultiMapping[str]) -> Relay:
         self._hub.admit_stream()
         recorded = exchange.route.replay.enabled and self._hub.store.has_room(self._hub.loop.time())
-        return Relay(self._hub, exchange.birth(), self._headers(exchange, upstream), recorded=recorded)
+        fields = stream_fields(upstream, credentials=exchange.credentials)
+        return Relay(self._hub, exchange.birth(), fields, recorded=recorded)
 
     def _feed(
         self, exchange: Exchange, relay: Relay, call: Call, response: Response, coding: Decoder
@@ -130,13 +131,6 @@ class Opener:
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
         response.answer.forget_head()
         relay.answered(source_of(self._hub, response, coding, relay, relay.id))
-
-    def _headers(self, exchange: Exchange, upstream: CIMultiDict[str]) -> CIMultiDict[str]:
-        """What every answer of this stream carries. A resume must not repeat Set-Cookie."""
-        headers = stream_headers(upstream, credentials=exchange.credentials)
-        if hdrs.SET_COOKIE in headers:
-            del headers[hdrs.SET_COOKIE]
-        return headers
 
 
 def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str] | None:

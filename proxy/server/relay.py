@@ -7,14 +7,14 @@ alarm that nobody moves when an event passes; its dialect looks at the first blo
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-
-from multidict import CIMultiDict
+from datetime import UTC, datetime
 
 from proxy.dialects import DIALECTS, Failure, Verdict, confirm
 from proxy.server import report
 from proxy.server.exchange import Birth
+from proxy.server.headers import Fields
 from proxy.server.hub import Hub
 from proxy.server.lane import Lane, Tap
 from proxy.server.source import Source
@@ -46,28 +46,28 @@ class Relay(Lane):
 
     __slots__ = (
         "_alarm",
+        "_began",
         "_hub",
         "_linger_until",
         "_stats",
         "birth",
         "dialect",
+        "fields",
         "finished_at",
-        "headers",
         "id",
         "on_end",
         "on_forgotten",
         "reopen",
-        "started",
         "state",
         "was_answered",
     )
 
-    def __init__(self, hub: Hub, birth: Birth, headers: CIMultiDict[str], *, recorded: bool) -> None:
+    def __init__(self, hub: Hub, birth: Birth, fields: Fields, *, recorded: bool) -> None:
         route, now = birth.route, hub.loop.time()
         self.id = hub.new_stream_id()
         self.birth = birth
         self.dialect = birth.dialect
-        self.headers = headers
+        self.fields = fields
         self._hub = hub
         self._stats = hub.telemetry.route(route.name)
         recorded = recorded and route.replay.enabled
@@ -78,7 +78,7 @@ class Relay(Lane):
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
         self.was_answered = False
         self.finished_at = math.inf
-        self.started = datetime.now(UTC) - timedelta(seconds=now - birth.at)
+        self._began = time.time() - (now - birth.at)
         self._linger_until = now + FIRST_READER_SECONDS
         self._alarm = Alarm(self._look)
         self.on_end: list[Callable[[], None]] = []
@@ -120,6 +120,11 @@ class Relay(Lane):
     def age(self) -> float:
         """Seconds since the request that began it."""
         return self._hub.loop.time() - self.birth.at
+
+    @property
+    def started(self) -> datetime:
+        """When the request that began it came."""
+        return datetime.fromtimestamp(self._began, UTC)
 
     @property
     def finished(self) -> bool:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from proxy.errors import BadCursor, BodyDiffers, Expired, Gap, SidecarError, UnknownStream
 from proxy.server import cors, guard
 from proxy.server.exchange import Exchange, owner
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
-from proxy.server.sse import EVENT_STREAM, answer_headers, serve_stream
+from proxy.server.sse import serve_stream
+from proxy.server.stream_head import EVENT_STREAM, answer_headers
 from proxy.server.wire import SERVER, Answer
 from proxy.stream.cursor import Cursor
 from proxy.stream.reader import gap_block
@@ -174,9 +176,10 @@ def readable(hub: Hub, request: web.BaseRequest, relay: Relay, answer: web.Respo
 
     Our own answers are never stored.
     """
+    stream = CIMultiDict(relay.fields)
     for name in (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS):
-        if name in relay.headers:
-            answer.headers[name] = relay.headers[name]
+        if name in stream:
+            answer.headers[name] = stream[name]
     cors.allow(request, answer.headers, guard.allowed_origins(hub.config, relay.route))
     answer.headers[hdrs.CACHE_CONTROL] = "no-store"
     answer.headers[hdrs.SERVER] = SERVER

@@ -8,73 +8,20 @@ waits; it is woken when the socket is full, and when the stream is over.
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from collections.abc import Coroutine
+from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDict
 
-from proxy.config import Config
 from proxy.errors import Gap
-from proxy.server import cors, guard
-from proxy.server.headers import NOT_RETURNED, end_to_end
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.room import wait_for_room
+from proxy.server.stream_head import StreamAnswer, answer_headers
 from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
 from proxy.stream.reader import TAKE_BYTES, Reader
-
-EVENT_STREAM = "text/event-stream"
-
-#: Upstream fields that describe bytes which are no longer the ones that are sent.
-NOT_OF_A_STREAM = (
-    "content-length",
-    "content-encoding",
-    "cache-control",
-    "x-accel-buffering",
-    "accept-ranges",
-    "content-digest",
-    "content-md5",
-    "digest",
-    "etag",
-    "last-modified",
-    "repr-digest",
-    # An upstream that is a sidecar too says these of its own stream.
-    "stream-id",
-    "stream-closed",
-    "stream-resumed-from",
-)
-
-#: Upstream cache directives that stay in force.
-KEPT_DIRECTIVES = ("no-store", "private")
-
-
-def stream_headers(upstream: CIMultiDict[str], *, credentials: bool) -> CIMultiDict[str]:
-    """Return what every answer of a stream carries, from the upstream's header fields."""
-    drop = (*NOT_OF_A_STREAM, *(NOT_RETURNED if credentials else ()))
-    headers = end_to_end(upstream, drop)
-    if ";" not in headers.get(hdrs.CONTENT_TYPE, ""):
-        headers[hdrs.CONTENT_TYPE] = f"{EVENT_STREAM}; charset=utf-8"
-    said = {
-        part.strip().lower() for value in upstream.getall(hdrs.CACHE_CONTROL, ()) for part in value.split(",")
-    }
-    kept = [directive for directive in KEPT_DIRECTIVES if directive in said]
-    headers[hdrs.CACHE_CONTROL] = ", ".join(["no-cache", "no-transform", *kept])
-    headers["X-Accel-Buffering"] = "no"
-    return headers
-
-
-def answer_headers(relay: Relay, request: web.BaseRequest, config: Config) -> CIMultiDict[str]:
-    """Return the header fields of one answer: the stream's, and those of this reader."""
-    headers = relay.headers.copy()
-    headers["Stream-Id"] = relay.id
-    at = f"{config.public_path}/_streams/{relay.id}"
-    links = [f'<{at}>; rel="resume"'] if relay.recorded else []
-    headers.add(hdrs.LINK, ", ".join([*links, f'<{at}/cancel>; rel="cancel"']))
-    if relay.log.terminal is not None:
-        headers["Stream-Closed"] = "true"
-    cors.allow(request, headers, guard.allowed_origins(config, relay.route))
-    return headers
 
 
 class SseReader(Reader):
@@ -121,43 +68,49 @@ class SseReader(Reader):
         self._dropped = False
         self._prelude = prelude
 
-    async def serve(self) -> None:
+    async def serve(self, caller: str, *, resumed: bool) -> web.StreamResponse:
         """Write the stream until it is over, the client leaves (cancels this), or takes nothing.
 
         Where something is missing at the end, and the stream does not say so itself, the connection is
         closed before the body has ended, so that the client notices.
         """
-        route = self._relay.route
-        send = route.timeouts.send
-        self._transport.set_write_buffer_limits(high=route.high_water)
-        self._protocol.on_full = self._fill_up
-        self._relay.join(self)
-        self._hub.wheel.set(self._alarm, self._last_written + route.heartbeat)
+        hub, relay, protocol = self._hub, self._relay, self._protocol
+        send = relay.route.timeouts.send
+        hub.admit_reader(relay, caller)
+        relay.join(self)
         try:
+            if resumed:
+                relay.tally.resumed("resumed")
+            await self._answer.prepare(self._request)
+            self._transport.set_write_buffer_limits(high=relay.route.high_water)
+            protocol.on_full = self._fill_up
+            hub.wheel.set(self._alarm, self._last_written + relay.route.heartbeat)
             await self._begin(send)
-            if not self._relay.finished:
-                self._protocol.keep_alive(True)  # which ends aiohttp's timer for idle connections, for now
+            if not relay.finished:
+                protocol.rest()
             while not self._over():
-                if self._protocol.writing_paused:
+                if protocol.writing_paused:
                     await wait_for_room(self._request, send)
                     self.pump()
                 else:
-                    self._wake = self._hub.loop.create_future()
+                    self._wake = hub.loop.create_future()
                     await self._wake
             await wait_for_room(self._request, send)
         except TimeoutError:
-            self._relay.tally.dropped("send_timeout")
+            relay.tally.dropped("send_timeout")
             self._transport.abort()
-            return
+            return self._answer
         finally:
-            self._protocol.on_full = None
-            self._hub.wheel.drop(self._alarm)
-            self._relay.leave(self)
+            protocol.on_full = None
+            hub.wheel.drop(self._alarm)
+            relay.leave(self)
+            hub.dismiss_reader(caller)
         if self._ended_well():
             await self._answer.write_eof(self._last)
         else:
             await self._answer.put(self._last)
             self._close()
+        return self._answer
 
     async def _begin(self, send: float) -> None:
         """Write the answer's head, and in the same write what there is to write behind it.
@@ -294,13 +247,7 @@ class SseReader(Reader):
             self._wake.set_result(None)
 
 
-class StreamAnswer(Answer):
-    """The answer through which one reader follows a stream. Its head leaves with what follows it."""
-
-    _send_headers_immediately = False
-
-
-async def serve_stream(
+def serve_stream(
     hub: Hub,
     relay: Relay,
     request: web.BaseRequest,
@@ -310,22 +257,15 @@ async def serve_stream(
     resumed: bool = False,
     extra: CIMultiDict[str] | None = None,
     prelude: bytes = b"",
-) -> web.StreamResponse:
+) -> Coroutine[Any, Any, web.StreamResponse]:
     """Answer with a stream from ``cursor`` on, and return when the answer is over.
 
     ``extra`` are header fields of this answer alone (the first one's Set-Cookie, for example).
-    Raises TooManyReaders or CapacityError before anything is written.
+    What is returned raises TooManyReaders or CapacityError before anything is written.
     """
-    hub.admit_reader(relay, caller)
-    try:
-        response = StreamAnswer(headers=answer_headers(relay, request, hub.config))
-        if extra is not None:
-            response.headers.extend(extra)
-        if resumed:
-            relay.tally.resumed("resumed")
-            response.headers["Stream-Resumed-From"] = str(cursor)
-        await response.prepare(request)
-        await SseReader(hub, relay, request, response, cursor, prelude).serve()
-        return response
-    finally:
-        hub.dismiss_reader(caller)
+    answer = StreamAnswer(answer_headers(relay, request, hub.config))
+    if extra is not None:
+        answer.headers.extend(extra)
+    if resumed:
+        answer.headers["Stream-Resumed-From"] = str(cursor)
+    return SseReader(hub, relay, request, answer, cursor, prelude).serve(caller, resumed=resumed)

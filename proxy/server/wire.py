@@ -3,8 +3,8 @@
 Everything here subclasses or replaces a part of aiohttp's client or server. Nothing else in the
 package reaches below aiohttp's public surface.
 
-* ``UpstreamProtocol``: aiohttp's client swallows interim responses; a proxy "MUST forward 1xx
-  responses" (RFC 9110 §15.2). It also repeats a GET by itself; ``Sending`` tells when that is safe.
+* ``UpstreamProtocol``: aiohttp's client takes a body after HEAD for the next response, and some bodies
+  that broke off for whole ones. (``direct`` adds the fast path, ``pool`` asks without a ClientSession.)
 * ``serialized``: aiohttp writes header fields as UTF-8 and leaves out every byte that is not.
 * ``Front`` and ``FrontProtocol``: aiohttp's server answers a malformed request with a text that
   echoes it, and a header section that is too large with 400.
@@ -20,39 +20,20 @@ import json
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs, http_writer, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import HttpVersion10, HttpVersion11, RawResponseMessage
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_parser import HttpRequestParser
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
 from proxy.errors import BadRequest, HeadersTooLarge, SidecarError
-
-Tell = Callable[[RawResponseMessage], None]
-
-
-@dataclass(slots=True)
-class Sending:
-    """One request on its way upstream.
-
-    ``tell`` is called with each interim response (1xx) to it. ``reused`` tells whether it was sent on
-    a connection that had served before, which the server may have been closing in that very moment.
-    """
-
-    tell: Tell | None
-    reused: bool = False
-
-
-#: The request of this context.
-SENDING: ContextVar[Sending | None] = ContextVar("sending", default=None)
 
 #: The interim responses that concern the end points of one connection only (RFC 9110 §15.2.1, §15.2.2).
 CONNECTION_ONLY = (100, 101)
@@ -71,26 +52,22 @@ LINGERING_SECONDS = 2.0
 HEAD_END = b"\r\n\r\n"
 
 
+class Few(list[Any]):
+    """A queue that hardly ever holds more than one item. An empty deque takes 700 bytes."""
+
+    __slots__ = ()
+
+    def popleft(self) -> Any:
+        """Take the oldest item. Raises IndexError where there is none."""
+        return self.pop(0)
+
+
 class UpstreamProtocol(ResponseHandler):
-    """aiohttp's client protocol, telling of interim responses and of connections that served before."""
+    """aiohttp's client protocol, exact about where a response ends."""
 
-    _served = False
-
-    def set_response_params(self, **params: Any) -> None:
-        """Prepare for the response to the request that is about to be sent."""
-        super().set_response_params(**params)
-        sending = SENDING.get()
-        if sending is not None:
-            sending.reused = self._served
-        self._served = True
-
-    async def read(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Return the next response message, interim ones included."""
-        message, payload = await super().read()
-        sending = SENDING.get()
-        if sending is not None and sending.tell is not None and _concerns_clients(message.code):
-            sending.tell(message)
-        return message, payload
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._buffer = Few()  # type: ignore[assignment]  # of responses, one at a time
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the upstream.
@@ -126,10 +103,6 @@ def salvaged(body: StreamReader) -> bytes:
     return body._read_nowait(-1)
 
 
-def _concerns_clients(status: int) -> bool:
-    return 100 <= status < 200 and status not in CONNECTION_ONLY
-
-
 def connector(
     protocol: type[UpstreamProtocol],
     *,
@@ -141,26 +114,6 @@ def connector(
     pool = aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=keepalive, enable_cleanup_closed=False)
     pool._factory = functools.partial(protocol, loop=loop)  # type: ignore[assignment]  # a subclass
     return pool
-
-
-def session(pool: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    """Return a client that sends what it is given, once, and hands on what comes back."""
-    client = aiohttp.ClientSession(
-        connector=pool, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
-    )
-    client._retry_connection = False  # also on a fresh connection, where the request may have had effects
-    return client
-
-
-def fault_of(answer: aiohttp.ClientResponse) -> str | None:
-    """Tell what in a response's head must not reach a client, though aiohttp's parser let it through."""
-    if answer.status == 101:
-        return "switched protocols, unasked"
-    if answer.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
-        return "used a transfer coding, unasked"
-    if any(map(_CONTROL.search, (answer.reason or "", *answer.headers.values()))):
-        return "sent a control character in its head"
-    return None
 
 
 def serialized(status_line: str, headers: CIMultiDict[str]) -> bytes:
@@ -188,14 +141,18 @@ http_writer._serialize_headers = serialized
 class FrontProtocol(web.RequestHandler):
     """aiohttp's server protocol, answering unreadable requests without echoing them.
 
-    ``on_full`` is called when the client's socket takes no more for now.
+    ``on_full`` is called when the client's socket takes no more for now. ``answer`` is what has begun to
+    answer the current request; it stays when that request's client leaves, and no response is ever returned.
     """
 
-    __slots__ = ("on_full",)
+    __slots__ = ("_between", "answer", "on_full")
 
     def __init__(self, manager: Front, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, loop=loop, **options)
         self.on_full: Callable[[], None] | None = None
+        self.answer: Answer | None = None
+        self._between = False  # whether the last read has ended a request, and holds nothing behind it
+        self._messages = Few()  # type: ignore[assignment]  # of requests, mostly one at a time
 
     def pause_writing(self) -> None:
         """Hear that the socket is full."""
@@ -208,6 +165,32 @@ class FrontProtocol(web.RequestHandler):
         """Whether the answer to the current request is this connection's last."""
         return isinstance(self._manager, Front) and self._manager.leaving
 
+    def rest(self) -> None:
+        """Let go of what only a next request needs: an answer may last for hours.
+
+        That is aiohttp's timer for idle connections and, where nothing of that request can be in it, the
+        parser, which holds on to the lines of the last head. The next byte brings another.
+        """
+        self.keep_alive(True)
+        request = self._current_request
+        if self._between and request is not None and request.content.at_eof():
+            self._parser = None
+            if request.body_exists:
+                request.content._buffer = Few()  # type: ignore[assignment]  # was read, and stays empty
+
+    def _ends_a_request(self, data: bytes) -> bool:
+        """Whether a read that brought at least one request ends with the last one's last byte.
+
+        Never wrongly true: the parser forgets what it has begun.
+        """
+        message, body = self._messages[-1]
+        if isinstance(message, _ErrInfo) or not body.is_eof() or self._buffer_paused or self._upgraded:
+            return False
+        if hdrs.CONTENT_LENGTH not in message.headers:
+            return data.endswith(HEAD_END)
+        head = data.find(HEAD_END) + len(HEAD_END)
+        return len(self._messages) == 1 and head + int(message.headers[hdrs.CONTENT_LENGTH]) == len(data)
+
     def leave(self) -> None:
         """Close the connection if it waits for a request. (``close`` would keep it open, and deaf.)"""
         if self._waiter is not None and not self._waiter.done():
@@ -219,7 +202,13 @@ class FrontProtocol(web.RequestHandler):
         aiohttp answers unreadable ones in their turn, which would never come while a handler waits for
         the rest of the very body that they broke.
         """
+        if self._parser is None and self._manager is not None:
+            if not data:
+                return  # a body that was read lets the parser go on, which has rested since
+            self._parser = self._new_parser()
         super().data_received(data)
+        if data:
+            self._between = len(self._messages) > 0 and self._ends_a_request(data)
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._lingering_time = 0  # there is nothing left that could be read and thrown away
             bodies = [body for _, body in self._messages]
@@ -228,6 +217,20 @@ class FrontProtocol(web.RequestHandler):
             for body in bodies:
                 if not body.is_eof() and body.exception() is None:
                     body.set_exception(BadRequest("the request's body is malformed"))
+
+    def _new_parser(self) -> HttpRequestParser:
+        """Make what aiohttp makes for each connection."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def handle_error(
         self,
@@ -293,18 +296,23 @@ class Front(web.Server):
 class Answer(web.StreamResponse):
     """A response that says what the upstream said, and adds nothing to it but framing and a date.
 
-    A request whose answer has begun has it under ``ANSWERED``, also when its client leaves and no
-    response is ever returned. ``sent`` counts the body's bytes.
+    ``sent`` counts the body's bytes.
     """
 
     sent = 0
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write the head. It ends the connection where the listener is leaving."""
-        request[ANSWERED] = self
-        if isinstance(request.protocol, FrontProtocol) and request.protocol.leaving:
-            self.force_close()
+        """Write the head."""
+        self.note(request)
         return await super().prepare(request)
+
+    def note(self, request: web.BaseRequest) -> None:
+        """Be the answer of this request's connection; its last, where the listener is leaving."""
+        protocol = request.protocol
+        if isinstance(protocol, FrontProtocol):
+            protocol.answer = self
+            if protocol.leaving:
+                self.force_close()
 
     async def put(self, data: bytes) -> None:
         """Write a piece of the body, and do not wait for the socket: ``room`` knows for how long."""
@@ -326,9 +334,6 @@ class Answer(web.StreamResponse):
 
     def _is_chunked(self) -> bool:
         return self._req is not None and is_chunked(self._req)
-
-
-ANSWERED: web.RequestKey[Answer] = web.RequestKey("answered", Answer)
 
 
 def answer_in_our_version(request: web.BaseRequest) -> None:
