@@ -3,12 +3,14 @@
 The way of one event, from the upstream's socket to a client's:
 
 1.  ``server.gateway`` finds the request's route (``server.routing``), checks who asks
-    (``server.guard``), and sends it upstream (``server.upstream``).
+    (``server.guard``), and sends it upstream (``server.upstream``, ``server.pool``).
 2.  A 200 with ``text/event-stream`` makes a stream: ``server.opening`` gives it a ``server.relay``.
     Any other answer passes through (``server.plain``).
-3.  ``server.source`` undoes the content coding and hands every read to ``Relay.receive``.
-4.  ``stream.sse`` cuts it into blocks; ``dialects`` looks at the first one, and at the last few when
-    the stream ends: was that its end?
+3.  ``server.direct`` hands every read to the relay in the call in which it arrives; a body in a content
+    coding is undone and handed on by ``server.source``, in a task.
+4.  ``server.lane``, the relay's busy half, takes it from there. ``stream.sse`` cuts it into blocks, or
+    ``stream.plain`` tells that it is nothing but plain events; ``dialects`` looks at the first block,
+    and at the last few when the stream ends: was that its end?
 5.  ``stream.numbering`` gives each block its id, and ``stream.log`` keeps it.
 6.  Every reader that stands at the head of the log gets the same bytes at once (``server.sse``);
     one that is behind is a cursor (``stream.reader``) and continues from the log.

@@ -1,7 +1,7 @@
 """The seams in aiohttp: the few places where its defaults are not a proxy's.
 
-Everything here subclasses or replaces a part of aiohttp's client or server. Nothing else in the
-package reaches below aiohttp's public surface.
+Everything here subclasses or replaces a part of aiohttp's client or server. Besides, only ``direct``
+(the fast path) and ``pool`` (requests without a ClientSession) reach below aiohttp's public surface.
 
 * ``UpstreamProtocol``: aiohttp's client takes a body after HEAD for the next response, and some bodies
   that broke off for whole ones. (``direct`` adds the fast path, ``pool`` asks without a ClientSession.)
