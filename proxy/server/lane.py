@@ -188,28 +188,30 @@ class Lane(ABC):
         """Log one entry, and write it to whoever stands at the head of the log: ``_emit``, unrolled."""
         full = self.log.append(entry)
         size = len(entry)
-        chunk = b"%x\r\n%b\r\n" % (size, entry)
+        if self.recorded:
+            store = self._store
+            store.bytes += size
+            full = full or store.bytes > store.max_bytes
+        chunk = as_chunk(entry)
         for reader in self.readers:
             if reader.live:
                 self.tally.bytes_out += size
                 reader.send_live(entry, chunk)
             else:
                 reader.pump()
-        if self.recorded:
-            store = self._store
-            store.bytes += size
-            full = full or store.bytes > store.max_bytes
         if full:
-            self._bound(self.log.bytes, now)
+            self._bound(now)
 
     def _emit(self, wire: bytes, entries: list[bytes], now: float) -> None:
         """Log entries, and write ``wire``, what goes out, to whoever stands at the head of the log."""
         if not wire:
             return
-        log, before = self.log, self.log.bytes
         if entries:
             self.tally.logged(now)
-            log.extend(entries, sum(map(len, entries)))
+            size = sum(map(len, entries))
+            self.log.extend(entries, size)
+            if self.recorded:
+                self._store.bytes += size
         self.tally.last_sent = now
         chunk = as_chunk(wire) if self.readers else b""
         for reader in self.readers:
@@ -221,16 +223,13 @@ class Lane(ABC):
             else:
                 reader.send_between(wire)
         if entries:
-            self._bound(before, now)
+            self._bound(now)
 
     # The window between upstream and readers
 
-    def _bound(self, before: int, now: float) -> None:
-        """Keep the log's bounds, and hold the upstream back where that would lose blocks.
-
-        ``before``: so many bytes of the log the store knows of.
-        """
-        log = self.log
+    def _bound(self, now: float) -> None:
+        """Keep the log's bounds, and hold the upstream back where that would lose blocks."""
+        log, before = self.log, self.log.bytes
         too_much = False
         if log.full:
             for reader in self.readers:
@@ -284,6 +283,6 @@ class Lane(ABC):
         ):
             self.paused = False
             self._last_received = now = self._clock()
-            self._bound(log.bytes, now)  # which a reader's lag had kept from being held
+            self._bound(now)  # which a reader's lag had kept from being held
             if self._source is not None and not self.paused:
                 self._source.resume()

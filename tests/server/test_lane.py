@@ -18,6 +18,7 @@ from proxy.server.wire import as_chunk
 from tests.conftest import StartOrigin, StartSidecar, config_for, eventually
 from tests.support.client import Answer, Truncated, ask
 from tests.support.origin import SSE_HEAD, Connection
+from tests.support.script import holds
 
 LAST = b"0\r\n\r\n"
 CHAT = b'data: {"choices":[{"index":0,"delta":{"content":"%d"},"finish_reason":null}]}\n\n'
@@ -354,3 +355,22 @@ async def test_a_read_after_the_end_is_nobodys(
     with pytest.raises(Truncated):
         assert await answer.rest()
     await connection.peer_closed.wait()
+
+
+async def test_what_is_dropped_while_a_reader_catches_up_is_dropped_once(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The store knows the size of every log to the byte, also when an event finds the upstream paused."""
+    origin = await start_origin(holds(b"data: 0\n\n"))
+    sidecar = await start_sidecar(origin.url, route={"replay": {"max_events": 3}})
+    answer = await ask(sidecar.url, "/")
+    await answer.block()
+    [relay] = sidecar.hub.running
+    [reader] = relay.readers
+    relay.paused = True
+    reader.fall_behind()
+    relay.receive(b"".join(b"data: %d\n\n" % number for number in range(1, 10)))
+    assert not relay.paused
+    assert len(relay.log) == 3
+    assert sidecar.hub.store.bytes == relay.log.bytes
+    assert len(await answer.blocks(9)) == 9
