@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
@@ -29,7 +30,7 @@ EVERYBODY = ("direct", "nginx", "haproxy", "textbook", "ours-bare", "ours-full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(ABC):
     """What all loads have.
 
     block: Loads of the same block take turns within one round, so that they can be compared.
@@ -44,9 +45,9 @@ class Load:
     extra: bool = False
 
     @property
+    @abstractmethod
     def query(self) -> str:
         """What is asked of the upstream."""
-        raise NotImplementedError
 
     @property
     def target(self) -> str:

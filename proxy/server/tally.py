@@ -59,7 +59,7 @@ class Tally:
             self._stats.first_events.observe(self.first_event)
             return
         gap = now - self.last_sent
-        self._stats.gaps.observe(gap)
+        self._gaps.observe(gap)
         if gap > self.longest_gap:
             self.longest_gap = gap
 
@@ -68,9 +68,7 @@ class Tally:
         self.bytes_in += size
         gap = now - self.last_sent
         self.last_sent = now
-        gaps = self._gaps
-        gaps.total += gap
-        gaps.counts[int(gap * 1000).bit_length()] += 1
+        self._gaps.observe(gap)
         if gap > self.longest_gap:
             self.longest_gap = gap
 
