@@ -1,8 +1,6 @@
 """Serving a stream as Server-Sent Events: the answer's headers, and the reader behind it.
 
-The answer's body is written straight to the connection's transport, in whole blocks, from wherever
-blocks become available: a read of the upstream, a drained socket, an alarm. The handler's task only
-waits; it is woken when the socket is full, and when the stream is over.
+The answer's body is written straight to the connection's transport, in whole blocks.
 """
 
 from __future__ import annotations
@@ -14,17 +12,17 @@ from typing import Any, cast
 from aiohttp import web
 from multidict import CIMultiDict
 
-from proxy.errors import Gap
+from proxy.server.follower import Follower
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.room import wait_for_room
 from proxy.server.stream_head import StreamAnswer, answer_headers
 from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
-from proxy.stream.reader import TAKE_BYTES, Reader
+from proxy.stream.reader import TAKE_BYTES
 
 
-class SseReader(Reader):
+class SseReader(Follower):
     """One client connection that reads a stream as SSE.
 
     ``prelude`` is written before anything of the log: what this reader missed elsewhere.
@@ -33,15 +31,11 @@ class SseReader(Reader):
     __slots__ = (
         "_alarm",
         "_answer",
-        "_begun",
         "_chunked",
-        "_dropped",
-        "_hub",
         "_last",
         "_last_written",
         "_prelude",
         "_protocol",
-        "_relay",
         "_request",
         "_transport",
         "_wake",
@@ -50,11 +44,9 @@ class SseReader(Reader):
     def __init__(
         self, hub: Hub, relay: Relay, request: web.BaseRequest, answer: Answer, cursor: int, prelude: bytes
     ) -> None:
-        super().__init__(relay.log, cursor, retry=relay.retry, signal_gaps=relay.signal_gaps)
+        super().__init__(hub, relay, cursor, retry=relay.retry)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client has left")
-        self._hub = hub
-        self._relay = relay
         self._request = request
         self._answer = answer
         self._transport = request.transport
@@ -62,10 +54,8 @@ class SseReader(Reader):
         self._wake: asyncio.Future[None] | None = None
         self._last_written = hub.loop.time()
         self._alarm = Alarm(self._beat)
-        self._begun = False  # whether the answer's head and the prelude are written
         self._last = b""  # what leaves with the answer's end
         self._chunked = is_chunked(request)
-        self._dropped = False
         self._prelude = prelude
 
     async def serve(self, caller: str, *, resumed: bool) -> web.StreamResponse:
@@ -76,11 +66,8 @@ class SseReader(Reader):
         """
         hub, relay, protocol = self._hub, self._relay, self._protocol
         send = relay.route.timeouts.send
-        hub.admit_reader(relay, caller)
-        relay.join(self)
+        self.enter(caller, resumed=resumed)
         try:
-            if resumed:
-                relay.tally.resumed("resumed")
             await self._answer.prepare(self._request)
             self._transport.set_write_buffer_limits(high=relay.route.high_water)
             protocol.on_full = self._fill_up
@@ -103,8 +90,7 @@ class SseReader(Reader):
         finally:
             protocol.on_full = None
             hub.wheel.drop(self._alarm)
-            relay.leave(self)
-            hub.dismiss_reader(caller)
+            self.exit(caller)
         if self._ended_well():
             await self._answer.write_eof(self._last)
         else:
@@ -132,6 +118,11 @@ class SseReader(Reader):
 
     # What the relay calls
 
+    @property
+    def full(self) -> bool:
+        """Whether the socket takes no more for now."""
+        return self._protocol.writing_paused
+
     def send_live(self, wire: bytes, chunk: bytes) -> None:
         """Write what was just logged."""
         try:
@@ -151,35 +142,10 @@ class SseReader(Reader):
             self._write(wire)
             self._relay.tally.wrote(len(wire))
 
-    def pump(self) -> None:
-        """Write blocks from the log until its head, or until the socket is full."""
-        if not self._begun or self._relay.corked:
-            return  # its turn comes
-        if self._protocol.writing_paused and not self.live:
-            self._wake_up()
-            return
-        if not (self._relay.finished and self._take_last()):
-            while not (self.live or self._dropped or self._protocol.writing_paused):
-                data = self._next()
-                if not data:
-                    break
-                self._write(data)
-                self._relay.tally.wrote(len(data))
-        if self._protocol.writing_paused:
-            self.fall_behind()
-        self._relay.advanced()
-        if self._over() or self._protocol.writing_paused:
-            self._wake_up()
-
     def _next(self) -> bytes:
-        """Take what comes next from the log."""
         if self._retry is not None:
             self._retry = self._relay.retry  # the upstream may have named one since this reader came
-        try:
-            return self.take()
-        except Gap:
-            self._drop("gap")
-            return b""
+        return super()._next()
 
     def _take_last(self) -> bool:
         """Keep the rest of a finished stream for the answer's last write, unless it is too much for one."""
@@ -200,16 +166,7 @@ class SseReader(Reader):
             self._drop("drain")
             self._wake_up()
 
-    def _drop(self, cause: str) -> None:
-        """Give the reader nothing more; its client will notice, and may come back."""
-        self._dropped = True
-        self._relay.tally.dropped(cause)
-
     # What happens meanwhile
-
-    def _over(self) -> bool:
-        """Whether there is nothing more to write."""
-        return self._dropped or (self._relay.finished and not self.lag_events)
 
     def _ended_well(self) -> bool:
         """Whether the reader has everything, up to an end that the stream itself has told."""

@@ -59,18 +59,23 @@ class Reader:
         """
         told = b""
         if self._cursor + 1 < self._log.first:
-            told = self._skip_gap()
-        entries = self._log.after(self._cursor, budget)
+            told = gap_block(*self._skip_gap())
+        entries = self._take_entries(budget)
         if not entries:
             self.live = self._retry is None
             return told
-        self.replayed += max(min(len(entries), self._head - self._cursor), 0)
-        self._cursor += len(entries)
-        self._offset += sum(map(len, entries))
         if self._retry is not None:
             entries[0] = with_retry(entries[0], self._retry)
             self._retry = None
         return told + b"".join(entries)
+
+    def _take_entries(self, budget: int) -> list[bytes]:
+        """Move over the next blocks, and return them."""
+        entries = self._log.after(self._cursor, budget)
+        self.replayed += max(min(len(entries), self._head - self._cursor), 0)
+        self._cursor += len(entries)
+        self._offset += sum(map(len, entries))
+        return entries
 
     def fall_behind(self) -> None:
         """Leave the live state: blocks logged from now on wait in the log until they are taken."""
@@ -79,14 +84,14 @@ class Reader:
             self._offset = self._log.written
             self.live = False
 
-    def _skip_gap(self) -> bytes:
-        first = self._log.first
+    def _skip_gap(self) -> tuple[int, int]:
+        """Move over blocks that are gone; return the first and the last of them. Raises Gap."""
+        missed, first = self._cursor + 1, self._log.first
         if not self._signal_gaps:
             raise Gap(self._cursor, first)
-        told = gap_block(self._cursor + 1, first - 1)
         self._cursor = first - 1
         self._offset = self._log.size_before(self._cursor)
-        return told
+        return missed, first - 1
 
 
 def gap_block(first: int, last: int | None) -> bytes:
