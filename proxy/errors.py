@@ -5,20 +5,23 @@
     SidecarError
     ├── ConfigError            the operator's file
     ├── RequestError           the client's fault, 4xx
-    │   ├── BadRequest  BadPath  BadCursor      400
+    │   ├── BadRequest  BadPath  BadCursor  BadFrame  400
     │   ├── Refused                             403
     │   ├── NoRoute  UnknownStream              404
     │   ├── MethodNotAllowed                    405
     │   ├── Gap  Expired                        410
     │   ├── BodyTooLarge                        413
+    │   ├── NothingRunning                      409
     │   ├── BodyDiffers                         422
-    │   ├── TooManyReaders                      429
+    │   ├── UpgradeRequired                     426
+    │   ├── TooManyReaders  Busy                429
     │   ├── ExpectationFailed                   417
     │   ├── HeadersTooLarge                     431
     │   └── VersionNotSupported                 505
     ├── UpstreamError          the upstream's fault, 5xx
     │   ├── UpstreamUnreachable  UpstreamBroken  502
     │   └── UpstreamTimeout                     504
+    ├── AnsweredWithError      the upstream's answer to a WebSocket's start, whatever its status
     └── CapacityError          ours, 503
 
 Every message carries numbers: what came, what was expected, where.
@@ -114,6 +117,13 @@ class BadCursor(RequestError):
     title = "Bad cursor"
 
 
+class BadFrame(RequestError):
+    """A client's WebSocket message is not what the bridge understands."""
+
+    kind = "bad-frame"
+    title = "Bad frame"
+
+
 class Refused(RequestError):
     """A foreign page, a rebound name or a cross-site request on a route that spends a credential."""
 
@@ -203,6 +213,27 @@ class ExpectationFailed(RequestError):
     title = "Expectation failed"
 
 
+class UpgradeRequired(RequestError):
+    """A WebSocket handshake in a version that is not 13 (RFC 6455 §4.4)."""
+
+    status = 426
+    kind = "upgrade-required"
+    title = "Upgrade required"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The version that is spoken; RFC 9110 §15.5.22 wants ``Upgrade`` beside it."""
+        return {"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade"}
+
+
+class NothingRunning(RequestError):
+    """A cancel came over a WebSocket on which nothing runs (any more)."""
+
+    status = 409
+    kind = "nothing-running"
+    title = "Nothing is running"
+
+
 class BodyDiffers(RequestError):
     """The same stream or Idempotency-Key was named with a different body."""
 
@@ -218,6 +249,15 @@ class TooManyReaders(RequestError):
     kind = "too-many-readers"
     title = "Too many readers"
     retry_after = 5
+
+
+class Busy(RequestError):
+    """A WebSocket follows as many streams as it may (``max_concurrent``)."""
+
+    status = 429
+    kind = "busy"
+    title = "Busy"
+    retry_after = 1
 
 
 class HeadersTooLarge(RequestError):
@@ -252,6 +292,14 @@ class UpstreamError(SidecarError):
         self.reason = reason
         self.detail = ""  # for the log only
         self.sent = sent
+
+
+class AnsweredWithError(SidecarError):
+    """The upstream's answer to a start is no stream but an error; it is told with the answer's own status."""
+
+    status = 502
+    kind = "upstream-status"
+    title = "The upstream answered with an error"
 
 
 class UpstreamUnreachable(UpstreamError):

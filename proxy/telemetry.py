@@ -53,6 +53,9 @@ DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 18
 #: The methods that have a label of their own.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+#: The close codes that have a label of their own; applications may choose of two thousand others.
+TOLD_CODES = frozenset(range(1000, 1016))
+
 
 class Histogram:
     """Counts of observations by bucket, cheap enough for the hot path."""
@@ -118,6 +121,10 @@ class RouteStats:
         "resumes",
         "streams",
         "unrecorded",
+        "websocket_bytes",
+        "websocket_ends",
+        "websocket_messages",
+        "websockets",
     )
 
     def __init__(self) -> None:
@@ -138,6 +145,10 @@ class RouteStats:
         self.first_events = Histogram(FIRST_EVENT_BUCKETS)
         self.gaps = Gaps()
         self.durations = Histogram(DURATION_BUCKETS)
+        self.websockets = 0  # open now
+        self.websocket_messages: Counter[str] = Counter()  # that passed through, by direction
+        self.websocket_bytes: Counter[str] = Counter()
+        self.websocket_ends: Counter[tuple[str, str, str]] = Counter()  # (cause, by, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +203,31 @@ class Visited(msgspec.Struct, frozen=True):
     status: int
     bytes: int
     duration: float
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A WebSocket that passed through and is over, as its log line tells it.
+
+    ``cause`` is what ended it, ``by`` the side that did, ``code`` the close code, 1006 where there was none.
+    Messages and bytes of their payload as on the wire; seconds.
+    """
+
+    route: str
+    upstream: str
+    path: str
+    client: str
+    cause: str
+    by: str
+    code: int | None
+    messages_to_upstream: int
+    messages_to_client: int
+    bytes_to_upstream: int
+    bytes_to_client: int
+    duration: float
+
+
+#: What has a line of its own: there are many of these.
+Line = Facts | Visited | Joined
 
 
 class Telemetry:
@@ -251,6 +287,13 @@ class Telemetry:
         stats.durations.observe(facts.duration)
         level = logging.INFO if facts.reason in ("complete", "cancelled") else logging.WARNING
         self._lines.write(level, "stream", facts)
+
+    def websocket_ended(self, joined: Joined) -> None:
+        """Publish a WebSocket that passed through."""
+        code = joined.code if joined.code in TOLD_CODES else "other"
+        self.route(joined.route).websocket_ends[joined.cause, joined.by, str(code)] += 1
+        level = logging.INFO if joined.cause in ("closed", "drain") else logging.WARNING
+        self._lines.write(level, "websocket", joined)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; prometheus-client calls this at each scrape."""
@@ -322,6 +365,7 @@ def _store_metrics(store: StoreFigures) -> Iterator[Metric]:
 GAUGES: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
     ("sidecar_active_streams", "Streams running now", lambda stats: stats.streams),
     ("sidecar_readers", "Clients reading now", lambda stats: stats.readers),
+    ("sidecar_websockets", "WebSockets open now", lambda stats: stats.websockets),
 )
 COUNTERS: tuple[tuple[str, str, Callable[[RouteStats], float]], ...] = (
     ("sidecar_events", "Blocks with data, as numbered", lambda stats: stats.events),
@@ -338,6 +382,24 @@ LABELLED: tuple[tuple[str, str, tuple[str, ...], Callable[[RouteStats], Counter[
     ("sidecar_cancels", "Streams cancelled, by whom", ("by",), lambda stats: stats.cancels),
     ("sidecar_readers_dropped", "Readers whose connection was ended", ("cause",), lambda stats: stats.drops),
     ("sidecar_upstream_reconnects", "Reconnects to a feed's upstream", ("outcome",), lambda s: s.reconnects),
+    (
+        "sidecar_websocket_messages",
+        "WebSocket messages that passed through",
+        ("direction",),
+        lambda stats: stats.websocket_messages,
+    ),
+    (
+        "sidecar_websocket_bytes",
+        "Bytes of these messages, as on the wire",
+        ("direction",),
+        lambda stats: stats.websocket_bytes,
+    ),
+    (
+        "sidecar_websockets_ended",
+        "WebSockets that passed through, by how they ended",
+        ("cause", "by", "code"),
+        lambda stats: stats.websocket_ends,
+    ),
 )
 HISTOGRAMS: tuple[tuple[str, str, Callable[[RouteStats], Histogram]], ...] = (
     ("sidecar_time_to_first_event_seconds", "From the request to the first event", lambda s: s.first_events),
@@ -389,7 +451,7 @@ class Stderr:
     __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[float, int, str, Facts | Visited]] = []
+        self.waiting: list[tuple[float, int, str, Line]] = []
 
     def write(self, line: str) -> None:
         """Write one line, behind those that wait. (A stream that somebody has closed raises ValueError.)"""
@@ -403,7 +465,7 @@ class Stderr:
 
     debug = info = warning = error = critical = write
 
-    def write_soon(self, level: int, event: str, facts: Facts | Visited) -> None:
+    def write_soon(self, level: int, event: str, facts: Line) -> None:
         """Write a line of ``facts`` in JSON, within LINES_TOGETHER."""
         self.waiting.append((time.time(), level, event, facts))
         if len(self.waiting) == 1:
@@ -437,7 +499,7 @@ class _Lines:
         self._log = structlog.get_logger(LOGGER).bind()
         self._processors = structlog.get_config()["processors"]
 
-    def write(self, level: int, event: str, facts: Facts | Visited) -> None:
+    def write(self, level: int, event: str, facts: Line) -> None:
         """Write a line of ``facts``."""
         if not self._log.is_enabled_for(level):
             return
@@ -447,7 +509,7 @@ class _Lines:
             self._log.log(level, event, **msgspec.structs.asdict(facts))
 
 
-def _json_line(at: float, level: int, event: str, facts: Facts | Visited) -> str:
+def _json_line(at: float, level: int, event: str, facts: Line) -> str:
     when, word = _iso(datetime.fromtimestamp(at, UTC)), LEVELS[level]
     with contextlib.suppress(UnicodeEncodeError):
         told = msgspec.json.format(_ENCODER.encode(facts), indent=0)

@@ -97,6 +97,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readers: Readers at once.
     readers_per_stream: Readers of one stream.
     readers_per_caller: Readers of one caller, told by its address.
+    websockets: WebSocket connections at once, those that pass through included.
     max_headers: A request's header section.
     buffered_body: A request body that a policy must see whole, such as one with an Idempotency-Key.
     """
@@ -105,6 +106,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readers: int = 20_000
     readers_per_stream: int = 1_000
     readers_per_caller: Annotated[int | None, Count(off=True)] = None
+    websockets: int = 10_000
     max_headers: Bytes = 32 * KIB
     buffered_body: AnyBytes = 16 * MIB
 
@@ -231,6 +233,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: How long each step may take.
     max_event_bytes: A longer block ends the stream.
     max_body: A longer request body is refused.
+    max_message: A longer WebSocket message closes its connection (1009).
+    max_concurrent: Streams that one WebSocket connection may follow at once; bridge only.
     high_water: Bytes in a reader's socket above which it is not written to.
     gap: What a reader gets whose next block is gone; auto is signal on feeds, else fail.
     finished: What a reconnect to a finished stream gets; auto is restart on feeds, else stop.
@@ -250,6 +254,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     max_event_bytes: Bytes = 16 * MIB
     max_body: AnyBytes = 4 * GIB
+    max_message: Bytes = 16 * MIB
+    max_concurrent: int = 1
     high_water: Bytes = 64 * KIB
     gap: Literal["auto", "fail", "signal"] = "auto"
     finished: Literal["auto", "stop", "restart"] = "auto"
@@ -272,6 +278,7 @@ class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reconnect_for: How long it goes on doing so without one event.
     strip_prefix: Removed from the front of the path before it goes upstream.
     host: Whose Host header goes upstream.
+    websocket: What an Upgrade gets: bridge brings the route's streams, passthrough joins two WebSockets.
     """
 
     name: Name
@@ -282,6 +289,7 @@ class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reconnect_for: Span = 300.0
     strip_prefix: Prefix = ""
     host: Literal["upstream", "client"] = "upstream"
+    websocket: Literal["off", "bridge", "passthrough"] = "off"
 
     def idle_for(self, feed: bool) -> float | None:
         """Seconds without an upstream byte that end a stream; None for no limit.

@@ -74,8 +74,11 @@ def check_policy(fields: Fields, item: Item, reading: Reading) -> None:
 
 
 def check_route(fields: Fields, item: Item, reading: Reading) -> None:
-    """A policy's rule, and: reconnects are GETs, a stripped prefix is one of the path."""
+    """A policy's rule, and: reconnects are GETs, a stripped prefix is one of the path, WebSocket is on for
+    what is about it.
+    """
     check_policy(fields, item, reading)
+    _check_websocket(fields, item, reading)
     methods = fields.get("methods")
     if fields.get("reconnect") and methods and "GET" not in methods:
         reading.refuse(item.children["reconnect"], f"needs GET, but the methods are {', '.join(methods)}")
@@ -83,6 +86,16 @@ def check_route(fields: Fields, item: Item, reading: Reading) -> None:
     if prefix and path and not _strips(prefix, path):
         said = f"expected whole leading segments of the path's literal part `{syntax.literal_prefix(path)}`"
         reading.refuse(item.children["strip_prefix"], said)
+
+
+def _check_websocket(fields: Fields, item: Item, reading: Reading) -> None:
+    """`max_message` and `max_concurrent` must have something to bound, where the route itself says them."""
+    spoken = fields.get("websocket", "off")
+    for name, needs in (("max_message", ("bridge", "passthrough")), ("max_concurrent", ("bridge",))):
+        setting = item.children.get(name)
+        if setting is None or spoken in needs or not setting.where.startswith(item.where):
+            continue
+        reading.refuse_key(setting, f"has no effect: needs `websocket: {' or '.join(needs)}`")
 
 
 def _strips(prefix: str, path: str) -> bool:

@@ -194,6 +194,8 @@ class Sidecar:
             await self._site.stop()
         if self._front is not None:
             self._front.leave()
+        for connection in list(self.hub.sockets):
+            connection.leave()
         try:
             await self._until_idle(self.config.drain)
         finally:
@@ -201,12 +203,17 @@ class Sidecar:
         await self._until_idle(LAST_WORDS)
 
     def _dismiss_readers(self) -> None:
-        """Close all streams' connections between two blocks, those of finished streams too."""
+        """Close the connections of all streams between two blocks, finished ones' too, and all WebSockets."""
         readers = [reader for relay in {*self.hub.running, *self.hub.store} for reader in relay.readers]
         for reader in readers:
             reader.dismiss(problem.jittered(COME_BACK_MS))
-        if readers:
-            self.telemetry.log.warning("drain is over; readers were closed", readers=len(readers))
+        sockets = list(self.hub.sockets)
+        for connection in sockets:
+            connection.dismiss()
+        if readers or sockets:
+            self.telemetry.log.warning(
+                "drain is over; readers were closed", readers=len(readers), websockets=len(sockets)
+            )
 
     async def _until_idle(self, seconds: float) -> None:
         """Wait until nothing is being answered, or so long."""

@@ -53,7 +53,8 @@ class Birth(NamedTuple):
 class Exchange:
     """A request that a route has accepted.
 
-    ``started`` is the loop's time of its arrival. ``upload`` is its body.
+    ``started`` is the loop's time of its arrival. ``upload`` is its body. ``bridged``: it came over a
+    WebSocket, on which there is no place for interim responses.
     """
 
     request: web.BaseRequest
@@ -64,6 +65,7 @@ class Exchange:
     origin: Origin
     upload: Upload
     started: float
+    bridged: bool = False
 
     @property
     def credentials(self) -> bool:
@@ -139,7 +141,7 @@ class Exchange:
     def tell_interim(self, message: RawResponseMessage) -> None:
         """Hand an interim response (103 Early Hints, say) on to a client that can understand it."""
         transport, protocol = self.request.transport, self.request.protocol
-        if transport is None or transport.is_closing() or protocol.writing_paused:
+        if self.bridged or transport is None or transport.is_closing() or protocol.writing_paused:
             return  # one more hint is worth no memory
         if self.request.version >= (1, 1):
             drop = headers.NOT_RETURNED if self.credentials else ()

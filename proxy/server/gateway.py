@@ -19,27 +19,25 @@ from multidict import CIMultiDict
 from proxy.config import Config, Route
 from proxy.dialects import Dialect
 from proxy.errors import HeadersTooLarge, SidecarError, UnknownStream, VersionNotSupported
-from proxy.server import cors, guard, problem, report, resume, streams
+from proxy.server import cors, guard, handshake, problem, report, resume, streams
+from proxy.server.bridge import Bridge
 from proxy.server.exchange import Exchange, dialect_of, named_stream, own_cursor
 from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.idempotency import Attempts, Key, key_of
-from proxy.server.opening import Begun, Opener
+from proxy.server.opening import Opener, Opening
 from proxy.server.plain import pass_on
 from proxy.server.pool import Call
 from proxy.server.relay import Relay
 from proxy.server.resume import Restart
 from proxy.server.routing import COMMON_METHODS, RouteTable
 from proxy.server.sse import serve_stream
-from proxy.server.stream_head import EVENT_STREAM, StreamAnswer
-from proxy.server.streams import PREFIX, StreamsHandler, shown_path
+from proxy.server.stream_head import StreamAnswer
+from proxy.server.streams import PREFIX, StreamsHandler
+from proxy.server.tunnel import Tunnel
 from proxy.server.upload import Upload
 from proxy.server.upstream import Upstream
 from proxy.server.wire import Answer, FrontProtocol, answer_in_our_version
-from proxy.telemetry import Visited
-
-#: The status noted for a client that left before it was answered; nginx's word for it.
-CLIENT_LEFT = 499
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ class Visit:
         """The status that the client saw, or would have seen."""
         if self.answer is not None:
             return self.answer.status
-        return 500 if self.failed else CLIENT_LEFT
+        return 500 if self.failed else report.CLIENT_LEFT
 
     @property
     def sent(self) -> int:
@@ -160,6 +158,8 @@ class Gateway:
             return self._streams.handle(request, self._peers)
         exchange = self._exchange(visit, path)
         visit.name, visit.route, visit.dialect = exchange.route.name, exchange.route, exchange.dialect
+        if exchange.route.websocket != "off" and handshake.is_asked(request):
+            return self._switch(exchange)
         return self._at_route(exchange)
 
     def _read(self, reading: Reading, visit: Visit) -> Coroutine[Any, Any, web.StreamResponse]:
@@ -189,21 +189,18 @@ class Gateway:
         A stream has a line of its own, which tells of its readers. What failed without a fault of the
         client's is told in any case.
         """
-        telemetry, request = self._hub.telemetry, visit.request
-        telemetry.count_request(visit.name, request.method, visit.status)
         failed = visit.failed or (visit.error is not None and visit.error.status >= 500)
-        if failed or (telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer)):
-            telemetry.request_ended(
-                Visited(
-                    route=visit.name,
-                    method=request.method,
-                    path=shown_path(request.rel_url.raw_path),
-                    client=visit.origin.address,
-                    status=visit.status,
-                    bytes=visit.sent,
-                    duration=report.told(self._hub.loop.time() - visit.started),
-                )
-            )
+        plain = self._hub.telemetry.tells_requests and not isinstance(visit.answer, StreamAnswer)
+        report.request(
+            self._hub,
+            visit.name,
+            visit.request,
+            visit.origin.address,
+            status=visit.status,
+            started=visit.started,
+            sent=visit.sent,
+            told=failed or plain,
+        )
 
     def _refusal(self, error: SidecarError, visit: Visit) -> web.StreamResponse:
         request, route = visit.request, visit.route
@@ -250,18 +247,39 @@ class Gateway:
         request = visit.request
         preflight = cors.is_preflight(request)
         method = request.headers[hdrs.ACCESS_CONTROL_REQUEST_METHOD] if preflight else request.method
-        route = self._table.find(method, request.rel_url.path_safe)
-        upstream = self._upstreams[route.upstream]
+        upgrade = handshake.is_asked(request)
+        route = self._table.find(method, request.rel_url.path_safe, upgrade=upgrade)
+        return self._exchange_at(route, request, path, visit.origin, visit.started)
+
+    def _exchange_at(
+        self, route: Route, request: web.BaseRequest, path: str, origin: Origin, started: float
+    ) -> Exchange:
         return Exchange(
             request=request,
             config=self._config,
             route=route,
-            upstream=upstream,
+            upstream=self._upstreams[route.upstream],
             dialect=dialect_of(route, path),
-            origin=visit.origin,
+            origin=origin,
             upload=Upload(request, route.max_body),
-            started=visit.started,
+            started=started,
         )
+
+    def _switch(self, exchange: Exchange) -> Coroutine[Any, Any, web.StreamResponse]:
+        """Speak WebSocket. Raises SidecarError."""
+        request, route = exchange.request, exchange.route
+        guard.check_caller(request, self._config, route, credentials=exchange.credentials)
+        handshake.check_origin(request, self._config, route)
+        if route.websocket == "passthrough":
+            return Tunnel(self._hub, exchange).serve()
+
+        def ask(start: web.BaseRequest) -> Exchange:
+            now, path = self._table.named(route.name), start.rel_url.raw_path
+            asked = self._exchange_at(now, start, path, exchange.origin, self._hub.loop.time())
+            asked.bridged = True
+            return asked
+
+        return Bridge(self._hub, exchange, self._opener, ask).serve()
 
     async def _at_route(self, exchange: Exchange) -> web.StreamResponse | Reading:
         request, route = exchange.request, exchange.route
@@ -283,16 +301,11 @@ class Gateway:
         if restart is not None and restart.last_id is not None:
             call.headers[LAST_EVENT_ID] = restart.last_id.decode("utf-8", "surrogateescape")
         key = key_of(request, route)
-        refusal = self._hub.refusal(exchange.origin.address) if key not in self._attempts else None
-        early: float | None = None
-        if (refusal is not None or route.open_after is not None) and await self._wants_stream(exchange):
-            if refusal is not None:  # before the upstream is asked: it would be paid for nothing
-                raise refusal
-            early = route.open_after
+        opening = await self._opener.prepare(exchange, call, known=key in self._attempts)
         if key is not None:
-            return await self._keyed(exchange, call, early, key)
+            return await self._keyed(exchange, call, opening, key)
         prelude = restart.prelude if restart is not None else b""
-        begun = await self._open(exchange, call, early)
+        begun = await opening()
         if begun.relay is not None:
             return Reading(begun.relay, begun.cookies, prelude)
         assert begun.response is not None
@@ -301,29 +314,9 @@ class Gateway:
         begun.response.close()  # the client comes again, and gets the answer when nothing is owed to it
         return problem.event_stream(prelude)
 
-    def _open(self, exchange: Exchange, call: Call, early: float | None) -> Coroutine[Any, Any, Begun]:
-        if early is None:
-            return self._opener.open(exchange, call)
-        return self._opener.open_early(exchange, call, early)
-
-    async def _wants_stream(self, exchange: Exchange) -> bool:
-        """Whether the client surely wants a stream, so that no other answer need be waited for.
-
-        A body is read into memory for this, if its length says that it fits.
-        """
-        request, limit = exchange.request, self._config.limits.buffered_body
-        if request.method == hdrs.METH_HEAD:
-            return False
-        if exchange.upload.exists and (request.content_length is None or request.content_length > limit):
-            return False
-        body = await exchange.upload.whole(limit)
-        return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "") or exchange.dialect.wants_stream(body)
-
     # The same request again
 
-    async def _keyed(
-        self, exchange: Exchange, call: Call, early: float | None, key: Key
-    ) -> web.StreamResponse:
+    async def _keyed(self, exchange: Exchange, call: Call, opening: Opening, key: Key) -> web.StreamResponse:
         """Begin a stream under a key, or join the one that the key began.
 
         An attempt that led to no stream, or failed, has released the key: then this is the first.
@@ -334,7 +327,7 @@ class Gateway:
             attempt = self._attempts.get(key, asked)
             first = attempt is None
             if attempt is None:
-                attempt = self._attempts.begin(key, asked, self._open(exchange, call, early))
+                attempt = self._attempts.begin(key, asked, opening())
             with self._attempts.shared(attempt, linger):
                 try:
                     begun = await asyncio.shield(attempt.begun)

@@ -6,13 +6,13 @@ import asyncio
 import binascii
 import os
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.config import Config
 from proxy.errors import CapacityError, SidecarError, TooManyReaders
 from proxy.server.wheel import Wheel
 from proxy.store.memory import MemoryStore
-from proxy.telemetry import StoreFigures, Telemetry
+from proxy.telemetry import RouteStats, StoreFigures, Telemetry
 
 if TYPE_CHECKING:
     from proxy.server.relay import Relay
@@ -22,6 +22,19 @@ STREAM_ID_BYTES = 16
 
 #: From base64 to its form for URLs (RFC 4648 §5).
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+class Socket(Protocol):
+    """A WebSocket connection, as a drain sees it."""
+
+    def leave(self) -> None:
+        """Begin nothing more, and close when nothing runs any more."""
+
+    def dismiss(self) -> None:
+        """Close now, with 1001."""
+
+    def settle(self) -> None:
+        """Count for its route what has been counted here alone."""
 
 
 class Hub:
@@ -39,6 +52,7 @@ class Hub:
         self.draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readers: dict[str, int] = {}  # by caller
+        self.sockets: set[Socket] = set()
         self.readers = 0
         telemetry.store = self._figures
         telemetry.settle = self._settle
@@ -113,6 +127,21 @@ class Hub:
         else:
             del self._readers[caller]
 
+    def admit_socket(self, socket: Socket, stats: RouteStats) -> None:
+        """Hold a WebSocket connection of a route. Raises CapacityError where it does not fit."""
+        limit = self.config.limits.websockets
+        if self.draining:
+            raise CapacityError("the sidecar is draining")
+        if len(self.sockets) >= limit:
+            raise CapacityError(f"{limit} WebSockets are open, which is the limit (limits.websockets)")
+        self.sockets.add(socket)
+        stats.websockets += 1
+
+    def dismiss_socket(self, socket: Socket, stats: RouteStats) -> None:
+        """Hold it no more."""
+        self.sockets.remove(socket)
+        stats.websockets -= 1
+
     async def close(self) -> None:
         """End every task. Streams that still run are cancelled upstream."""
         for relay in list(self.running):
@@ -130,6 +159,8 @@ class Hub:
     def _settle(self) -> None:
         for relay in self.running:
             relay.tally.settle(relay.log.last)
+        for socket in self.sockets:
+            socket.settle()
 
     def _figures(self) -> StoreFigures:
         store = self.store

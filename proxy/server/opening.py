@@ -7,7 +7,9 @@ the way loses patience; what goes wrong afterwards can only be told in the strea
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from aiohttp import hdrs
 from multidict import CIMultiDict, MultiMapping
@@ -42,6 +44,10 @@ class Begun(NamedTuple):
     cookies: CIMultiDict[str] | None = None
 
 
+#: Sends a request, and returns what came of it. Raises SidecarError.
+Opening = Callable[[], Coroutine[Any, Any, Begun]]
+
+
 def decoder_of(response: Response) -> Decoder | None:
     """Return what undoes the coding of a stream's body, or None where the answer is no stream.
 
@@ -61,6 +67,33 @@ class Opener:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+
+    async def prepare(self, exchange: Exchange, call: Call, *, known: bool = False) -> Opening:
+        """Return what opens ``call``: at once, or early where the route says so.
+
+        Raises what a new stream is refused with now, unless it is ``known`` to be an old one.
+        """
+        refusal = None if known else self._hub.refusal(exchange.origin.address)
+        early = exchange.route.open_after
+        at_once = functools.partial(self.open, exchange, call)
+        if (refusal is None and early is None) or not await self._wants_stream(exchange):
+            return at_once
+        if refusal is not None:  # before the upstream is asked: it would be paid for nothing
+            raise refusal
+        return at_once if early is None else functools.partial(self.open_early, exchange, call, early)
+
+    async def _wants_stream(self, exchange: Exchange) -> bool:
+        """Whether the client surely wants a stream, so that no other answer need be waited for.
+
+        A body is read into memory for this, if its length says that it fits.
+        """
+        request, limit = exchange.request, exchange.config.limits.buffered_body
+        if request.method == hdrs.METH_HEAD:
+            return False
+        if exchange.upload.exists and (request.content_length is None or request.content_length > limit):
+            return False
+        body = await exchange.upload.whole(limit)
+        return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "") or exchange.dialect.wants_stream(body)
 
     async def open(self, exchange: Exchange, call: Call) -> Begun:
         """Send ``call`` and return what came of it. Raises SidecarError."""

@@ -64,7 +64,7 @@ class Call:
     """A request as it goes upstream.
 
     ``target`` is the path and query, percent-encoding untouched. ``headers`` begin with a Host field,
-    which becomes each server's own unless ``host`` names another.
+    which becomes each server's own unless ``host`` names another. ``upgrade``: it asks to switch protocols.
     """
 
     method: str
@@ -73,6 +73,7 @@ class Call:
     timeouts: Timeouts
     body: Upload | None = None
     host: str | None = None
+    upgrade: bool = False
 
 
 class Reply:
@@ -198,7 +199,8 @@ class Pool:
             connection.close()
             raise
         reply = Reply(call.method, message, content, connection)
-        reply.follow(sending)
+        if message.code != 101:  # behind which no other request follows
+            reply.follow(sending)
         return reply
 
     def _send(self, protocol: ResponseHandler, call: Call, path: str) -> asyncio.Task[None] | None:
@@ -254,9 +256,9 @@ def _to_connect(seconds: float) -> aiohttp.ClientTimeout:
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def fault_of(reply: Reply) -> str | None:
+def fault_of(reply: Reply, *, upgrade: bool) -> str | None:
     """Tell what in a response's head must not reach a client, though aiohttp's parser let it through."""
-    if reply.status == 101:
+    if reply.status == 101 and not upgrade:
         return "switched protocols, unasked"
     headers = reply.headers
     if hdrs.TRANSFER_ENCODING in headers and headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":

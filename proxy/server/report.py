@@ -6,15 +6,64 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from proxy.stream.cursor import short
-from proxy.telemetry import Facts
+from proxy.telemetry import Facts, Visited
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
+    from proxy.server.hub import Hub
     from proxy.server.relay import Relay
 
 
-def told(seconds: float) -> float:
+def precise(seconds: float) -> float:
     """Return a time as precise as anybody wants to read it."""
     return round(seconds * 10_000) / 10_000
+
+
+#: The status noted for a client that left before it was answered; nginx's word for it.
+CLIENT_LEFT = 499
+
+
+def request(
+    hub: Hub,
+    route: str,
+    asked: web.BaseRequest,
+    client: str,
+    *,
+    status: int,
+    started: float,
+    sent: int = 0,
+    told: bool = False,
+) -> None:
+    """Count a request that is over and, where the log is to have it or it must be ``told``, write its line.
+
+    ``started`` is the loop's time of its arrival, ``sent`` the bytes of the answer's body.
+    """
+    hub.telemetry.count_request(route, asked.method, status)
+    if told:
+        hub.telemetry.request_ended(
+            Visited(
+                route=route,
+                method=asked.method,
+                path=shown_path(asked.rel_url.raw_path),
+                client=client,
+                status=status,
+                bytes=sent,
+                duration=precise(hub.loop.time() - started),
+            )
+        )
+
+
+#: Where streams are read by their ids.
+STREAMS_PREFIX = "/_streams/"
+
+
+def shown_path(path: str) -> str:
+    """Return a request's path as it may be logged: a whole id would let the log's readers in."""
+    if not path.startswith(STREAMS_PREFIX):
+        return path
+    stream_id, slash, rest = path.removeprefix(STREAMS_PREFIX).partition("/")
+    return f"{STREAMS_PREFIX}{short(stream_id)}{slash}{rest}"
 
 
 def facts(relay: Relay) -> Facts:
@@ -34,9 +83,9 @@ def facts(relay: Relay) -> Facts:
         events=log.last,
         bytes_in=tally.bytes_in,
         bytes_out=tally.bytes_out,
-        first_event=None if tally.first_event is None else told(tally.first_event),
-        duration=told(relay.age),
-        longest_gap=told(tally.longest_gap),
+        first_event=None if tally.first_event is None else precise(tally.first_event),
+        duration=precise(relay.age),
+        longest_gap=precise(tally.longest_gap),
         readers=tally.readers,
         resumes=tally.resumes,
         replayed=tally.replayed + sum([reader.replayed for reader in relay.readers]),
@@ -59,7 +108,7 @@ def snapshot(relay: Relay) -> Mapping[str, object]:
         "last": relay.log.last,
         "bytes": relay.log.bytes,
         "started": relay.started.isoformat(timespec="milliseconds"),
-        "age": told(relay.age),
-        "time_to_first_event": None if first_event is None else told(first_event),
+        "age": precise(relay.age),
+        "time_to_first_event": None if first_event is None else precise(first_event),
         "readers": len(relay.readers),
     }

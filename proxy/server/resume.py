@@ -6,6 +6,8 @@ the answer. Except on feeds, nothing here ever starts a new upstream request.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -19,7 +21,7 @@ from proxy.server.relay import Relay
 from proxy.server.sse import serve_stream
 from proxy.server.stream_head import EVENT_STREAM, answer_headers
 from proxy.server.wire import SERVER, Answer
-from proxy.stream.cursor import Cursor
+from proxy.stream.cursor import Cursor, parse, parse_after
 from proxy.stream.reader import gap_block
 
 
@@ -85,20 +87,48 @@ async def attach(
     hub: Hub, relay: Relay, request: web.BaseRequest, seq: int, caller: str
 ) -> web.StreamResponse:
     """Answer with the stream behind block ``seq``, and count how the resume went."""
-    outcomes = hub.telemetry.route(relay.route.name).resumes
-    try:
-        if not relay.recorded:  # nothing can be read again; only its cancel has an address
-            raise UnknownStream
-        check_cursor(relay, seq)
-        if relay.finished and seq == relay.log.last:
-            relay.tally.resumed("at_end")
+    with counted(hub, relay):
+        if is_at_end(relay, seq):
             return _nothing_more(hub, request, relay)
         if request.method == hdrs.METH_HEAD:
             return await _head(hub, request, relay, seq)
         return await serve_stream(hub, relay, request, caller=caller, cursor=seq, resumed=True)
+
+
+@contextlib.contextmanager
+def counted(hub: Hub, relay: Relay) -> Iterator[None]:
+    """Count what a resume is refused with."""
+    try:
+        yield
     except SidecarError as error:
-        outcomes[error.kind] += 1
+        hub.telemetry.route(relay.route.name).resumes[error.kind] += 1
         raise
+
+
+def is_at_end(relay: Relay, seq: int) -> bool:
+    """Return whether nothing follows ``seq`` any more. Raises UnknownStream, BadCursor or Gap."""
+    if not relay.recorded:  # nothing can be read again; only its cancel has an address
+        raise UnknownStream
+    check_cursor(relay, seq)
+    at_end = relay.finished and seq == relay.log.last
+    if at_end:
+        relay.tally.resumed("at_end")
+    return at_end
+
+
+def position(relay: Relay, last_event_id: str | None, after: str | None) -> int:
+    """Where a reader of ``relay`` stands: an id, else a number of blocks, else before the first block.
+
+    Raises BadCursor or Gap.
+    """
+    if last_event_id is None:
+        return 0 if after is None else parse_after(after, relay.log.last)
+    named = parse(last_event_id)
+    if named is None:
+        return seq_of(relay, last_event_id)
+    if named.stream != relay.id:
+        raise BadCursor("the id is of another stream than the one that is asked for")
+    return named.seq
 
 
 def check_cursor(relay: Relay, seq: int) -> None:

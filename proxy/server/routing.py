@@ -21,9 +21,18 @@ class RouteTable:
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self._rows = [(_matcher(route.path), route) for route in routes]
+        self._named = {route.name: route for route in routes}
 
-    def find(self, method: str, path: str) -> Route:
+    def named(self, name: str) -> Route:
+        """Return the route of this name. Raises NoRoute."""
+        if name not in self._named:
+            raise NoRoute(f"there is no route {name!r} any more")
+        return self._named[name]
+
+    def find(self, method: str, path: str, *, upgrade: bool = False) -> Route:
         """Return the route for a request. ``path`` is decoded, but for encoded slashes and percents.
+
+        A WebSocket handshake (``upgrade``) is a GET, whatever methods its route serves otherwise.
 
         Raises NoRoute, or MethodNotAllowed where only other methods of the path are served.
         """
@@ -32,6 +41,8 @@ class RouteTable:
             if not matches(path):
                 continue
             if method not in REFUSED_METHODS and (route.methods is None or method in route.methods):
+                return route
+            if upgrade and route.websocket != "off":
                 return route
             allowed += route.methods or COMMON_METHODS
         if allowed or method in REFUSED_METHODS:  # CONNECT names no path that a route could match

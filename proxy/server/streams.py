@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from proxy.errors import BadCursor, MethodNotAllowed, Refused, UnknownStream
+from proxy.errors import MethodNotAllowed, Refused, UnknownStream
 from proxy.server import cors, guard, report, resume
 from proxy.server.exchange import last_event_id
 from proxy.server.headers import Peers, origin_of
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.wire import json_body
-from proxy.stream.cursor import is_stream_id, parse, parse_after, short
+from proxy.stream.cursor import is_stream_id
 
-PREFIX = "/_streams/"
+PREFIX = report.STREAMS_PREFIX
 
 #: What a stream's address can be asked for.
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -42,7 +42,7 @@ class StreamsHandler:
         if rest == "cancel" or request.method == hdrs.METH_DELETE:
             return resume.readable(self._hub, request, relay, _cancel(relay))
         caller = origin_of(request, peers).address
-        return await resume.attach(self._hub, relay, request, _cursor(relay, request), caller)
+        return await resume.attach(self._hub, relay, request, _position(relay, request), caller)
 
     def _preflight(self, request: web.BaseRequest, stream_id: str) -> web.Response:
         relay = self._hub.find(stream_id)
@@ -63,29 +63,10 @@ def named(request: web.BaseRequest) -> str:
     return request.rel_url.raw_path.removeprefix(PREFIX).partition("/")[0]
 
 
-def shown_path(path: str) -> str:
-    """Return a request's path as it may be logged: a whole id would let the log's readers in."""
-    if not path.startswith(PREFIX):
-        return path
-    stream_id, slash, rest = path.removeprefix(PREFIX).partition("/")
-    return f"{PREFIX}{short(stream_id)}{slash}{rest}"
-
-
-def _cursor(relay: Relay, request: web.BaseRequest) -> int:
-    """Where the reader stands: the header, else the query, else before the first block.
-
-    Raises BadCursor.
-    """
+def _position(relay: Relay, request: web.BaseRequest) -> int:
+    """Where the reader stands: the header, else the query. Raises BadCursor or Gap."""
     value = last_event_id(request) or request.query.get("last_event_id")
-    if value is None:
-        after = request.query.get("after")
-        return 0 if after is None else parse_after(after, relay.log.last)
-    named = parse(value)
-    if named is None:
-        return resume.seq_of(relay, value)
-    if named.stream != relay.id:
-        raise BadCursor("the Last-Event-ID names another stream than the path does")
-    return named.seq
+    return resume.position(relay, value, request.query.get("after"))
 
 
 def _cancel(relay: Relay) -> web.Response:

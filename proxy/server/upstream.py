@@ -195,7 +195,7 @@ class Upstream:
             patience.end()
             if upload is not None:
                 upload.moved = None
-        fault = fault_of(reply)
+        fault = fault_of(reply, upgrade=call.upgrade)
         if fault is not None:
             reply.close()
             raise UpstreamBroken(f"upstream {self.name!r}", fault, sent=True)

@@ -8,6 +8,9 @@ Everything here subclasses or replaces a part of aiohttp's client or server. Bes
 * ``serialized``: aiohttp writes header fields as UTF-8 and leaves out every byte that is not.
 * ``Front`` and ``FrontProtocol``: aiohttp's server answers a malformed request with a text that
   echoes it, and a header section that is too large with 400.
+* ``FrontProtocol.take_over``, ``Switched``, ``detached``: aiohttp's WebSocket answers queue messages for
+  a task, and take frames apart that are to pass as they are.
+* ``standing_for``: a request that did not come over HTTP goes the way of those that did.
 * ``Front.leave``: aiohttp ends connections all at once; before a restart the idle ones go first.
 * ``Answer``: aiohttp's response adds a Server and a Content-Type that the upstream never sent.
 """
@@ -25,13 +28,14 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs, http_writer, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import BadRequest, HeadersTooLarge, SidecarError
 
@@ -145,12 +149,13 @@ class FrontProtocol(web.RequestHandler):
     answer the current request; it stays when that request's client leaves, and no response is ever returned.
     """
 
-    __slots__ = ("_between", "answer", "on_full")
+    __slots__ = ("_between", "_take", "answer", "on_full")
 
     def __init__(self, manager: Front, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, loop=loop, **options)
         self.on_full: Callable[[], None] | None = None
         self.answer: Answer | None = None
+        self._take: Callable[[bytes], None] | None = None  # takes all bytes, once protocols were switched
         self._between = False  # whether the last read has ended a request, and holds nothing behind it
         self._messages = Few()  # type: ignore[assignment]  # of requests, mostly one at a time
 
@@ -159,6 +164,22 @@ class FrontProtocol(web.RequestHandler):
         super().pause_writing()
         if self.on_full is not None:
             self.on_full()
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the newest request asked for another protocol: if it gets it, none follows."""
+        return self._upgraded
+
+    def take_over(self, take: Callable[[bytes], None]) -> None:
+        """Give all bytes to ``take`` from now on, those first that came behind the request's head."""
+        self.keep_alive(True)
+        self._take = take
+        self._parser = None
+        tail, self._message_tail = self._message_tail, b""
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        if tail:
+            take(tail)
 
     @property
     def leaving(self) -> bool:
@@ -202,6 +223,10 @@ class FrontProtocol(web.RequestHandler):
         aiohttp answers unreadable ones in their turn, which would never come while a handler waits for
         the rest of the very body that they broke.
         """
+        take = self._take
+        if take is not None:
+            take(data)
+            return
         if self._parser is None and self._manager is not None:
             if not data:
                 return  # a body that was read lets the parser go on, which has rested since
@@ -334,6 +359,72 @@ class Answer(web.StreamResponse):
 
     def _is_chunked(self) -> bool:
         return self._req is not None and is_chunked(self._req)
+
+
+def detached(protocol: BaseProtocol) -> tuple[asyncio.Transport, bytes]:
+    """Return the transport of a connection that has switched protocols, and what came behind the switch.
+
+    ``protocol`` is aiohttp's, of either side. Another may take its place, but it must hear of the end.
+    Raises ConnectionResetError where there is no connection any more.
+    """
+    if isinstance(protocol, FrontProtocol):
+        protocol.keep_alive(True)
+        protocol._parser = None
+        data, protocol._message_tail = protocol._message_tail, b""
+    else:
+        assert isinstance(protocol, UpstreamProtocol)
+        protocol._parser = None
+        data, protocol._tail = protocol._tail, b""
+    transport = protocol.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the connection is gone")
+    if protocol._buffer_paused:
+        protocol._resume_reading_for_buffer()
+    return transport, data
+
+
+class Switched(Answer):
+    """The 101 behind which a connection speaks another protocol. It has no body, and no request follows."""
+
+    def __init__(self, headers: CIMultiDict[str]) -> None:
+        super().__init__(status=101, _real_headers=headers)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write the head. Raises ConnectionResetError where the client has left."""
+        if self.prepared:
+            return self._payload_writer
+        self.note(request)
+        self.force_close()
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        self._req = request
+        self._payload_writer = request.writer
+        request.transport.write(serialized("HTTP/1.1 101 Switching Protocols", self._headers))
+        return self._payload_writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Whatever ends the connection has ended it."""
+
+
+def standing_for(
+    request: web.BaseRequest, method: str, headers: CIMultiDict[str], body: bytes | None
+) -> web.BaseRequest:
+    """Return a request of the same client for the same target, with another method, fields and body."""
+    other = request.clone(method=method)
+    other._message = other._message._replace(
+        headers=CIMultiDictProxy(headers), upgrade=False, chunked=False, compression=None
+    )
+    other._headers = other._message.headers
+    other._payload = EMPTY_PAYLOAD if body is None else _whole(request, body)
+    return other
+
+
+def _whole(request: web.BaseRequest, body: bytes) -> StreamReader:
+    """A body that has come. (Its limit keeps aiohttp from pausing the connection for it.)"""
+    content = StreamReader(request.protocol, limit=len(body) + 1, loop=request._loop)
+    content.feed_data(body)
+    content.feed_eof()
+    return content
 
 
 def answer_in_our_version(request: web.BaseRequest) -> None:

@@ -81,6 +81,11 @@ class Log:
         return self.first - 1
 
     @property
+    def newest(self) -> Block:
+        """The last block. Raises IndexError where there is none."""
+        return self._blocks[-1]
+
+    @property
     def full(self) -> bool:
         """Whether one more block would push out another."""
         return self.last >= self._full_at or self.bytes >= self.max_bytes
