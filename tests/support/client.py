@@ -159,16 +159,16 @@ async def send(
 
 
 async def read_answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str = "GET"
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str = "GET", *, upgrade: bool = False
 ) -> Answer:
-    """Read a response's head; interim responses before it are noted by status."""
+    """Read a response's head; interim responses before it are noted by status. ``upgrade``: a 101 is none."""
     interim: list[int] = []
     while True:
         async with asyncio.timeout(PATIENCE):
             head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         version, status, reason = [*first.split(" ", 2), ""][:3]
-        if not status.startswith("1"):
+        if not status.startswith("1") or (upgrade and status == "101"):
             break
         interim.append(int(status))
     fields = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
