@@ -143,8 +143,8 @@ def end_frame(stream: str | None, terminal: Terminal) -> bytes:
 
 def gap_frame(stream: str, first: int, last: int) -> bytes:
     """Return the event that tells a reader that ``first`` … ``last`` are gone. Its id resumes behind them."""
-    data = b'{"from":%d,"to":%d}' % (first, last)
-    return _event(b'"%b.%d"' % (stream.encode(), last), b'"stream-gap"', b"", data)
+    data = {"from": first, "to": last}
+    return told("event", id=f"{stream}.{last}", event="stream-gap", data=data)
 
 
 class Framing:
@@ -154,20 +154,26 @@ class Framing:
     the stream's blocks; the upstream's own id, where a block carries one, is its ``upstream_id``.
     """
 
-    __slots__ = ("_ours", "_stream")
+    __slots__ = ("_head", "_ours")
 
     def __init__(self, stream: str) -> None:
-        self._stream = stream.encode()
-        self._ours = b"id: %b." % self._stream  # how an id line of ours begins
+        self._head = b'{"type":"event","id":"%b.' % stream.encode()
+        self._ours = b"id: %b." % stream.encode()  # how an id line of ours begins
 
     def event(self, seq: int, entry: bytes) -> bytes:
         """Return the frame of one log entry, which is one block with data: the bridge's hot path.
 
-        Most have one line of data, and an id of ours before it.
+        Most are an id of ours, perhaps an event's name, and one line of data.
         """
-        start = entry.find(b"\n") + 1 if entry.startswith(self._ours) else 0
-        if entry.startswith(b"data: ", start) and entry.find(b"\n", start) == len(entry) - 2:
-            return _event(b'"%b.%d"' % (self._stream, seq), MESSAGE, b"", _json(entry[start + 6 : -2]))
+        at = entry.find(b"\n") + 1 if entry.startswith(self._ours) else 0
+        name = MESSAGE
+        if entry.startswith(b"event: ", at):
+            line, at = at, entry.find(b"\n", at) + 1
+            name = _name(entry[line + 7 : at - 1])
+        end = len(entry) - 2
+        if entry.startswith(b"data: ", at) and entry.find(b"\n", at) == end:
+            data = _json(entry[at + 6 : end])
+            return frame(TEXT, b'%b%d","event":%b,"data":%b}' % (self._head, seq, name, data))
         return self._any_event(seq, entry)
 
     def events(self, first: int, entries: list[bytes]) -> bytes:
@@ -183,7 +189,8 @@ class Framing:
         if upstream_id is not None and not entry.startswith(self._ours):
             named = b'"upstream_id":%b,' % msgspec.json.encode(upstream_id)
         data = _json((event.data or "").encode())
-        return _event(b'"%b.%d"' % (self._stream, seq), _name(event.event), named, data)
+        name = _name(event.event.encode())
+        return frame(TEXT, b'%b%d","event":%b,%b"data":%b}' % (self._head, seq, name, named, data))
 
 
 def as_json(data: bytes) -> msgspec.Raw:
@@ -191,17 +198,15 @@ def as_json(data: bytes) -> msgspec.Raw:
     return msgspec.Raw(_json(data))
 
 
+TEXT = int(Opcode.TEXT)  # an enumeration's member is slow to look up
+
 MESSAGE = b'"message"'
 
 
-def _event(ident: bytes, name: bytes, named: bytes, data: bytes) -> bytes:
-    payload = b'{"type":"event","id":%b,"event":%b,%b"data":%b}' % (ident, name, named, data)
-    return frame(Opcode.TEXT, payload)
-
-
 @functools.lru_cache(maxsize=256)  # a protocol has a few dozen names
-def _name(event: str) -> bytes:
-    return msgspec.json.encode(event)
+def _name(event: bytes) -> bytes:
+    """Return an event's name in JSON; one that is empty is ``message``, as to an EventSource."""
+    return msgspec.json.encode(event.decode("utf-8", "replace")) if event else MESSAGE
 
 
 def _json(data: bytes) -> bytes:

@@ -64,20 +64,20 @@ SENDABLE = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5
 #: The longest reason that fits beside a code.
 MAX_REASON = MAX_CONTROL - 2
 
-_SHORT, _LONG = Struct("!BBH"), Struct("!BBQ")
+_LONG = Struct("!BBQ")
 _TWO, _EIGHT = Struct("!H"), Struct("!Q")
 
 
 def frame(opcode: int, payload: bytes, key: bytes | None = None) -> bytes:
     """Return one whole, final frame; masked where ``key`` (4 bytes) is given, as a client's must be."""
-    size, masked = len(payload), 0 if key is None else MASKED
+    size, masked = len(payload), 0
+    if key is not None:
+        masked, payload = MASKED, key + mask(payload, key)
     if size <= MAX_CONTROL:
-        head = bytes((FIN | opcode, masked | size))
-    elif size < 1 << 16:
-        head = _SHORT.pack(FIN | opcode, masked | 126, size)
-    else:
-        head = _LONG.pack(FIN | opcode, masked | 127, size)
-    return head + payload if key is None else head + key + mask(payload, key)
+        return b"%c%c%b" % (FIN | opcode, masked | size, payload)
+    if size < 1 << 16:
+        return b"%c%c%c%c%b" % (FIN | opcode, masked | 126, size >> 8, size & 255, payload)
+    return _LONG.pack(FIN | opcode, masked | 127, size) + payload
 
 
 def close_payload(code: int, reason: str = "") -> bytes:
