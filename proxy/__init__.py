@@ -12,11 +12,14 @@ The way of one event, from the upstream's socket to a client's:
     ``stream.plain`` tells that it is nothing but plain events; ``dialects`` looks at the first block,
     and at the last few when the stream ends: was that its end?
 5.  ``stream.numbering`` gives each block its id, and ``stream.log`` keeps it.
-6.  Every reader that stands at the head of the log gets the same bytes at once (``server.sse``);
-    one that is behind is a cursor (``stream.reader``) and continues from the log.
+6.  Every reader that stands at the head of the log gets the same bytes at once (``server.sse``), or
+    as frames (``server.ws``, ``stream.frames``); one that is behind is a cursor (``stream.reader``) and
+    continues from the log. Both are a ``server.follower``.
 7.  A client that dropped comes back through ``server.resume``; one that presses stop, through
-    ``server.streams``.
+    ``server.streams``. Over WebSocket both are said to ``server.bridge``.
 8.  What happened is counted in ``server.tally`` and told by ``server.report`` and ``telemetry``.
+
+A WebSocket of the upstream's own passes through ``server.tunnel``, untouched.
 
 ``server.app`` puts it together from ``config``; ``store`` bounds all logs.
 Imports run one way: errors, stream → dialects → config → store, telemetry → server → cli.

@@ -60,7 +60,8 @@ def _check(options: argparse.Namespace) -> int:
     for route in config.routes:
         guarded = " (spends a credential)" if config.upstreams[route.upstream].injects_credentials else ""
         methods = ",".join(route.methods) if route.methods is not None else "any method"
-        print(f"  {route.name:16} {methods:12} {route.path:32} → {route.upstream}{guarded}")
+        spoken = "" if route.websocket == "off" else f", WebSocket: {route.websocket}"
+        print(f"  {route.name:16} {methods:12} {route.path:32} → {route.upstream}{guarded}{spoken}")
     return 0
 
 

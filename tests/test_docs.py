@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -24,8 +24,12 @@ from proxy.config import model, parse
 from proxy.config.form import settings_of
 from proxy.config.json_schema import STRUCTS
 from proxy.demo.misbehaviour import misbehaviours
+from proxy.demo.run import demo_config
 from proxy.errors import ConfigError, RequestError, SidecarError, UpstreamError
-from proxy.telemetry import Facts, StoreFigures, Telemetry
+from proxy.server.routing import RouteTable
+from proxy.server.tunnel import Cause
+from proxy.telemetry import Facts, Joined, StoreFigures, Telemetry
+from tests.support.websocket import BINARY, connect
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
@@ -239,6 +243,9 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
     telemetry.count_request("all", "GET", 200)
     for counter in (stats.resumes, stats.cancels, stats.drops, stats.ends, stats.reconnects):
         counter["something"] += 1
+    for directed in (stats.websocket_messages, stats.websocket_bytes):
+        directed["to_client"] += 1
+    stats.websocket_ends["closed", "client", "1000"] += 1
     telemetry.upstream_errors["upstream", "kind"] += 1
     return dict(_described(metric) for metric in telemetry.collect())
 
@@ -272,6 +279,20 @@ def test_every_field_of_the_log_line_is_documented() -> None:
     assert [list(json.loads(line)) for line in lines] == [told]
 
 
+def test_every_field_of_a_websockets_line_is_shown() -> None:
+    """The example of a WebSocket's line has all of its fields in their order."""
+    lines = [fence.text for fence in fences(DOCS / "operations.md") if '"event": "websocket"' in fence.text]
+    assert [list(json.loads(line)) for line in lines] == [
+        ["timestamp", "level", "event", *Joined.__struct_fields__]
+    ]
+
+
+def test_every_cause_of_a_websockets_end_is_documented() -> None:
+    """The operator finds each ``cause`` explained."""
+    rows = table(DOCS / "operations.md", "A WebSocket that broke", "cause").rows
+    assert [names(row[0])[0] for row in rows] == list(get_args(Cause))
+
+
 def kinds(error: type[SidecarError]) -> Iterator[type[SidecarError]]:
     """Every class of error below ``error``, itself included."""
     yield error
@@ -285,6 +306,8 @@ def test_every_error_is_documented() -> None:
     faults = {error for error in kinds(SidecarError) if error not in (SidecarError, ConfigError)}
     rows = table(DOCS / "wire.md", "Errors before the stream", "status").rows
     told = {(names(kind)[0], int(status)) for status, kind, _ in rows}
+    rows = table(DOCS / "websocket.md", "Errors", "code").rows
+    told |= {(names(kind)[0], int(status)) for kind, status, _ in rows}
     assert told == {(error.kind, error.status) for error in faults if error.kind not in groups}
 
 
@@ -458,13 +481,49 @@ async def test_the_state_has_the_documented_fields(demo: Demo, terminal: Termina
 
 
 async def test_the_python_blocks_work(demo: Demo, terminal: Terminal) -> None:
-    """The README's SDK examples print the demo's whole answer."""
+    """The README's examples, over WebSocket and with SDKs, print the demo's whole answer."""
     blocks = [fence.text for fence in fences(README) if fence.language == "python"]
-    assert [re.findall(r"from (\w+) import", block) for block in blocks] == [["openai"], ["anthropic"]]
+    imported = [re.findall(r"from (\w+) import", block) for block in blocks]
+    assert imported == [["aiohttp"], ["openai"], ["anthropic"]]
     for block in blocks:
         printed = await terminal.paste(shlex.join([sys.executable, "-c", demo.here(block)]))
         assert printed.startswith("A stream is a river")
         assert printed.partition("\n")[0].endswith("none")
+
+
+async def test_the_hybrid_layout_works_in_the_demo(demo: Demo, terminal: Terminal) -> None:
+    """What the README promises of one app's SSE and WebSockets, the demo serves under the same paths."""
+    section = README.read_text("utf-8").partition("## SSE and WebSocket from one app")[2]
+    layout = parse(next(text for language, _, text in _FENCE.findall(section) if language == "yaml"))
+    url = f"http://127.0.0.1:{demo.port}"
+    served = demo_config("http://127.0.0.1:3000", "127.0.0.1:8080", "127.0.0.1:9090")
+    shown = {route.path: (route.websocket, route.reconnect) for route in layout.routes}
+    table = RouteTable(served.routes)
+    for path, promised in shown.items():
+        if not path.startswith("/{"):
+            route = table.find("GET", path)
+            assert (route.websocket, route.reconnect) == promised
+
+    posted = await terminal.paste(
+        f"""curl -N {url}/api/chat -H 'content-type: application/json' -d '{{"prompt":"x"}}'"""
+    )
+    assert re.search(r"^id: \S{22}\.1\nretry: 3000\nevent: token\n.*event: done", posted, re.DOTALL)
+
+    chat = await connect(url, "/api/chat?tokens=3")
+    await chat.say({"prompt": "x"})
+    said = await chat.hear_until("end")
+    assert [frame["type"] for frame in said] == ["open", *["event"] * 4, "end"]
+
+    audio = await connect(url, "/api/audio")
+    await audio.send(BINARY, b"\0" * 16_000)
+    echoed, transcript = await audio.frame(), await audio.hear()
+    assert echoed is not None
+    assert echoed.payload == b"\0" * 16_000
+    assert transcript["type"] == "transcript"
+
+    resumed = await terminal.paste(f"curl -N -m 2 {url}/api/events -H 'Last-Event-ID: 4'")
+    assert "id: 5\n" in resumed
+    assert "id: 4\n" not in resumed
 
 
 async def test_the_chat_prints_what_is_shown(demo: Demo, terminal: Terminal) -> None:

@@ -58,6 +58,11 @@ def refusal(status: int, message: str) -> dict[str, Any]:
     return {"error": message, "status": status}
 
 
+def socket_complaint() -> str:
+    """What the app's WebSockets say of a failure."""
+    return _json({"type": "error", "message": FAILURE})
+
+
 def listen(call: Call, body: bytes) -> AppVoice:
     """The voice that answers ``body``; msgspec.ValidationError when it is not a request of this app."""
     return AppVoice(call, msgspec.json.decode(body, type=Request))

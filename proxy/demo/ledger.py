@@ -19,7 +19,10 @@ MAX_RECORDS = 1000
 
 
 class State(StrEnum):
-    """How a request stands. MISBEHAVED: the provider itself ended it badly, as it was asked to."""
+    """How a request stands. MISBEHAVED: the provider itself ended it badly, as it was asked to.
+
+    A WebSocket is FINISHED when it was closed, whoever began; CLIENT_GONE when it was lost without a close.
+    """
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -32,6 +35,10 @@ class Record:
     """One request. ``path`` and ``query`` are as they came on the wire; ``events`` counts blocks with data.
 
     ``started`` is in seconds since the epoch, ``closed_after_seconds`` None while the request runs.
+
+    Of a WebSocket ``events`` counts the messages sent to the client; ``close_code`` and ``close_reason`` are
+    what its close frame said: 1005 for a frame without a code, 1006 when it went without one, None
+    while it runs.
     """
 
     number: int
@@ -45,6 +52,8 @@ class Record:
     streaming: bool = False
     events: int = 0
     closed_after_seconds: float | None = None
+    close_code: int | None = None
+    close_reason: str = ""
     _opened: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,6 +73,11 @@ class Record:
     def count_events(self, number: int) -> None:
         """``number`` events were written."""
         self.events += number
+        self.changed(self)
+
+    def note_close(self, code: int, reason: str = "") -> None:
+        """The client's WebSocket was closed so."""
+        self.close_code, self.close_reason = code, reason
         self.changed(self)
 
     def end(self, state: State) -> None:
@@ -87,6 +101,8 @@ class Record:
             "streaming": self.streaming,
             "events": self.events,
             "closed_after_seconds": self.closed_after_seconds,
+            "close_code": self.close_code,
+            "close_reason": self.close_reason,
         }
 
 

@@ -20,6 +20,7 @@ from yarl import URL
 from proxy.demo import (
     anthropic_events,
     app_events,
+    audio,
     feed,
     gemini_events,
     observation,
@@ -27,12 +28,15 @@ from proxy.demo import (
     openai_errors,
     openai_responses,
     plain,
+    realtime,
+    socket_echo,
 )
 from proxy.demo.ledger import Ledger, Record, State
 from proxy.demo.misbehaviour import HEADER, BadMisbehaviour, Misbehaviour, asked
 from proxy.demo.observation import LEDGER, observe, record_of
 from proxy.demo.playback import Playback
 from proxy.demo.voice import FAILURE, Call, Script, Voice
+from proxy.demo.websocket import Socket, Talk
 
 #: Bound of the requests that are read whole, in bytes: prompts with images run to tens of megabytes.
 MAX_CALL_BYTES = 64 * 1024 * 1024
@@ -60,9 +64,14 @@ ANTHROPIC = Manner(refusal=anthropic_events.refusal, own_keys=frozenset({"beta"}
 GEMINI = Manner(refusal=gemini_events.refusal, own_keys=frozenset({"alt", "key", "$alt"}))
 APP = Manner(refusal=app_events.refusal, own_keys=frozenset({"prompt"}))
 FEED = Manner(refusal=app_events.refusal, own_keys=frozenset({"count"}))
+REALTIME = Manner(refusal=openai_errors.refusal, own_keys=frozenset({"model", "call_id", "intent"}))
+SOCKET = Manner(refusal=app_events.refusal, own_keys=frozenset({"deflate"}))
 
 #: Hears a call: from the request's body to a voice, or msgspec.DecodeError.
 Listen = Callable[[Call, bytes], Voice]
+
+#: Joins a WebSocket: from the request for it to a talk.
+Join = Callable[[web.Request, Call, Misbehaviour], Talk]
 
 
 #: Models that `GET /v1/models` lists; any other name is answered all the same.
@@ -107,6 +116,21 @@ class Exchange:
             return web.Response(status=204)
         return await self._play(script, wrong)
 
+    async def talk(self, join: Join) -> web.StreamResponse:
+        """Upgrade to a WebSocket and talk over it; 426 for a request that did not ask for one."""
+        try:
+            wrong = self._misbehaviour()
+        except BadMisbehaviour as error:
+            return self._refuse(400, str(error))
+        talk = join(self._request, self._call(wrong), wrong)
+        socket = Socket(self._request, wrong, self._record, talk, self._request_id())
+        if not socket.possible:
+            return self._refuse(426, "This is a WebSocket's URL: ask for an upgrade")
+        await asyncio.sleep(wrong.headers_delay)
+        if wrong.status != 200:
+            return self._fail(wrong.status)
+        return await socket.hold()
+
     async def _play(self, script: Script, wrong: Misbehaviour) -> web.StreamResponse:
         self._record.begin_stream()
         await asyncio.sleep(wrong.headers_delay)
@@ -142,6 +166,8 @@ class Exchange:
         headers = self._request_id()
         if status == 429:
             headers["Retry-After"] = str(RETRY_AFTER)
+        if status == 426:
+            headers["Upgrade"] = "websocket"
         return web.json_response(self._manner.refusal(status, message), status=status, headers=headers)
 
     def _request_id(self) -> dict[str, str]:
@@ -154,6 +180,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def _converse(manner: Manner, listen: Listen) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         return await Exchange(manner, request).converse(listen)
+
+    return handle
+
+
+def _talk(manner: Manner, join: Join) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await Exchange(manner, request).talk(join)
 
     return handle
 
@@ -181,6 +214,9 @@ def _routes() -> list[web.RouteDef]:
         # A HEAD must not play a stream to nobody.
         web.get("/api/chat", _converse(APP, app_events.listen), allow_head=False),
         web.get("/api/events", _follow, allow_head=False),
+        web.get("/v1/realtime", _talk(REALTIME, realtime.join), allow_head=False),
+        web.get("/api/audio", _talk(SOCKET, audio.join), allow_head=False),
+        web.get("/api/socket", _talk(SOCKET, socket_echo.join), allow_head=False),
         *plain.routes(),
         *observation.routes(),
     ]

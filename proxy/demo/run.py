@@ -20,8 +20,11 @@ defaults: {heartbeat: 5s}
 upstreams:
   provider: {url: "${PROVIDER}"}
 routes:
-  - {name: events, path: /api/events, upstream: provider, reconnect: true}
-  - {name: all, path: "/{tail:.*}", upstream: provider}
+  - {name: events, path: /api/events, upstream: provider, methods: [GET], reconnect: true}
+  - {name: audio, path: /api/audio, upstream: provider, websocket: passthrough}
+  - {name: socket, path: /api/socket, upstream: provider, websocket: passthrough}
+  - {name: realtime, path: /v1/realtime, upstream: provider, websocket: passthrough}
+  - {name: all, path: "/{tail:.*}", upstream: provider, websocket: bridge}
 """
 
 TRY = """
@@ -45,6 +48,9 @@ Try, in another terminal:
   # an app's own feed; resume it with -H 'Last-Event-ID: 4'
   curl -N {url}/api/events
 
+  # the same app over WebSocket, from a page of this origin (open {url}/api/hello) or any client:
+  #   new WebSocket("{socket}/api/chat"), then send {{"prompt":"hello"}} and, to stop, {{"type":"cancel"}}
+
   # what the operator sees
   curl {admin}/streams ; curl {admin}/metrics
 
@@ -65,7 +71,11 @@ async def demo(listen: str, admin: str) -> int:
 
         async def ready(sidecar: Sidecar) -> None:
             lines = TRY.format(
-                url=sidecar.url, provider=provider.url, admin=sidecar.admin_url, command=_command()
+                url=sidecar.url,
+                socket=sidecar.url.replace("http", "ws", 1),
+                provider=provider.url,
+                admin=sidecar.admin_url,
+                command=_command(),
             )
             print(lines, flush=True)
 
