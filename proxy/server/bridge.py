@@ -36,7 +36,7 @@ from proxy.server.room import wait_for_room
 from proxy.server.source import broken_by
 from proxy.server.upstream import Response
 from proxy.server.wheel import Alarm
-from proxy.server.wire import FrontProtocol, Switched, standing_for
+from proxy.server.wire import FrontProtocol, Switched, standing_for, unmask
 from proxy.server.ws import WsReader
 from proxy.stream import cursor, frames
 from proxy.stream.frames import SUBPROTOCOL, Cancel, Command, Ping, Resume, Start
@@ -87,7 +87,7 @@ class Bridge:
         self._subprotocol = SUBPROTOCOL if SUBPROTOCOL in names else None
         self._client = standing_for(request, hdrs.METH_GET, _fields(request, names), None)
         self._protocol = cast(FrontProtocol, request.protocol)
-        self._messages = Messages(route.max_message)
+        self._messages = Messages(route.max_message, unmask)
         self._opening: set[asyncio.Task[None]] = set()
         self._readers: dict[str, WsReader] = {}
         self._wake: asyncio.Future[None] | None = None
@@ -96,6 +96,7 @@ class Bridge:
         self._unread = 0  # bytes of answers that did not fit into the socket
         self._leaving = False
         self._closing = False  # whether our close frame is sent
+        self._closed_at = 0.0  # when the client's last word is waited for no more, in the loop's time
         self._closed = False  # whether the connection is at its end
 
     async def serve(self) -> web.StreamResponse:
@@ -165,12 +166,13 @@ class Bridge:
 
     async def _sleep(self) -> None:
         """Wait until there is something to see; for the client's last word, not for ever."""
-        self._wake = self._hub.loop.create_future()
+        self._wake = wake = self._hub.loop.create_future()
         if not self._closing:
-            await self._wake
+            await wake
             return
-        await asyncio.wait({self._wake}, timeout=GOODBYE_SECONDS)
-        self._closed = True
+        patience = self._closed_at - self._hub.clock()
+        await asyncio.wait({wake}, timeout=patience)
+        self._closed = self._closed or not wake.done()
 
     def _settle(self) -> None:
         """Take leave of the streams that are over, and tell how they ended."""
@@ -419,6 +421,7 @@ class Bridge:
         if not self._closing:
             self.write(frame(Opcode.CLOSE, close_payload(code, reason)))
             self._closing = True
+            self._closed_at = self._hub.clock() + GOODBYE_SECONDS
             self.wake_up()
 
     def _finish(self) -> None:

@@ -16,6 +16,7 @@ its own.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -92,11 +93,15 @@ def close_code(payload: bytes) -> int:
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask or unmask (§5.3): each byte XOR the key's, in turn. As one number, which is fast for any size."""
+    """Mask or unmask (§5.3): each byte XOR the key's, in turn. As one number, in one step."""
     size = len(payload)
     keys = key * (size // MASK_BYTES + 1)
     number = int.from_bytes(payload, "little") ^ int.from_bytes(keys[:size], "little")
     return number.to_bytes(size, "little")
+
+
+#: Returns a payload with a key's mask taken off.
+Unmask = Callable[[bytes, bytes], bytes]
 
 
 class Header(NamedTuple):
@@ -167,13 +172,15 @@ class Messages:
     """A client's frames as messages, however they are split over reads and fragments.
 
     ``feed`` returns what is whole. Once a client has broken the protocol, or sent a message of more than
-    ``limit`` bytes, ``violation`` says how, and nothing more is returned or kept.
+    ``limit`` bytes, ``violation`` says how, and nothing more is returned or kept. ``unmask`` may be a faster
+    one: a message of megabytes would hold up everybody else.
     """
 
-    __slots__ = ("_begun", "_fragments", "_limit", "_pending", "_wanted", "violation")
+    __slots__ = ("_begun", "_fragments", "_limit", "_pending", "_unmask", "_wanted", "violation")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, unmask: Unmask | None = None) -> None:
         self._limit = limit
+        self._unmask = mask if unmask is None else unmask
         self._pending = bytearray()  # a frame that is not whole yet
         self._wanted = 0  # so many bytes it takes at least until there is something to do
         self._begun: Opcode | None = None  # of the message whose last fragment has not come
@@ -236,7 +243,7 @@ class Messages:
     def _taken(self, header: Header, payload: bytes) -> Message | None:
         """Take one whole frame; return the message that it is, or completes."""
         if header.key is not None:
-            payload = mask(payload, header.key)
+            payload = self._unmask(payload, header.key)
         opcode = Opcode(header.opcode)
         if header.control:
             self.violation = _close_fault(payload) if opcode is Opcode.CLOSE else None
@@ -286,9 +293,9 @@ class Passage:
     """One direction of a connection whose frames pass untouched.
 
     ``feed`` returns what may pass on now: everything, but for headers and control frames that are not
-    whole yet, pongs that answer our own ping (``token``), and what follows a header that announces a
-    message of more than ``limit`` bytes. Then ``too_big`` is that message's size, and nothing passes any
-    more. ``closed`` is the code of the close frame that has passed. ``ended`` says that either has happened.
+    whole yet, pongs that answer our own ping (``token``), and whatever comes from a header on that announces
+    a message of more than ``limit`` bytes. Then ``too_big`` is that message's size, and nothing passes any
+    more. ``closed`` is the code of the close frame that has come. ``ended`` says that either has happened.
     What peers do wrong is between them: it passes.
 
     ``messages`` and ``bytes`` count data messages and their payload as it is on the wire.
@@ -322,7 +329,7 @@ class Passage:
     @property
     def between_frames(self) -> bool:
         """Whether a frame of ours may follow what has passed."""
-        return not self._left
+        return not self._left or self.too_big > 0  # what is too big is left out from its header on
 
     @property
     def held(self) -> bytes:
@@ -363,7 +370,7 @@ class Passage:
         if self._held:
             data, self._held = self._held + data, b""
         passing: list[bytes] = []
-        begin = 0  # of what passes and is not yet in the list
+        begin = len(data) if self.too_big else 0  # of what passes and is not yet in the list
         at = min(self._left, len(data))
         self._left -= at
         while at < len(data):
@@ -376,29 +383,29 @@ class Passage:
                 if end > len(data):
                     self._held = data[at:]
                     break
-                if self._is_ours(header, data[at + header.length : end]):
+                if self._is_ours(header, data[at + header.length : end]) and not self.too_big:
                     passing.append(data[begin:at])
                     begin = end
             elif not self._fits(header):
-                break
+                passing.append(data[begin:at])
+                begin = len(data)
             self._left = max(end - len(data), 0)
             at = min(end, len(data))
         passing.append(data[begin:at])
         return b"".join(passing)
 
     def _fits(self, header: Header) -> bool:
-        """Count a data frame; return whether its message is not too big."""
-        if header.opcode != Opcode.CONTINUATION:
-            self._size = 0
-        self._size += header.size
-        if self._size > self.limit or self.too_big:
-            self.too_big = self.too_big or self._size
+        """Count a frame; return whether things may still pass."""
+        alone = header.control or header.opcode != Opcode.CONTINUATION
+        size = header.size if alone else self._size + header.size
+        if size > self.limit or self.too_big:
+            self.too_big = self.too_big or size
             self.ended = True
             return False
-        self.bytes += header.size
-        if header.final:
-            self.messages += 1
-            self._size = 0
+        if not header.control:  # one that is too long for one is no message either
+            self.bytes += header.size
+            self.messages += header.final
+            self._size = 0 if header.final else size
         return True
 
     def _is_ours(self, header: Header, payload: bytes) -> bool:
