@@ -21,7 +21,7 @@ test: ## run the tests, all but the long ones
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-all: ## run all tests: soaks, gigabytes and corpora take many minutes
-	@tests/install.sh test
+	@tests/install.sh test-all
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: ## measure what an event costs, here and through other proxies: half an hour, or ARGS=--quick
@@ -47,5 +47,6 @@ schema: ## write config/schema.json anew, from the settings in proxy/config
 
 clean: ## remove everything that was made, the installed packages too
 	rm -rf bench/.venv-litellm bench/native/build bench/results/dev bench/contestants/resumable-stream/node_modules
+	rm -rf tests/conformance/.autobahn tests/peers/node/node_modules
 	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
