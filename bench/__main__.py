@@ -113,7 +113,7 @@ def _teller(count: int) -> Callable[[Load, Sample], None]:
 
     def tell(load: Load, sample: Sample) -> None:
         done = f"{next(numbers):{len(str(count))}}/{count}"
-        name = f"{load.name:14}  {sample.round}  {sample.contestant:16}"
+        name = f"{load.name:16}  {sample.round}  {sample.contestant:16}"
         print(f"{done}  {name}  {_told(load, sample)}", file=sys.stderr, flush=True)
 
     return tell

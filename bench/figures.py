@@ -94,6 +94,11 @@ def us_per_stream(sample: Sample) -> float:
     return quotient(sample.cpu_ns / 1e3, sample.done)
 
 
+def us_per_connection(sample: Sample) -> float:
+    """CPU time of opening a connection, in microseconds."""
+    return quotient(sample.cpu_ns / 1e3, sample.streams)
+
+
 def events_per_second(sample: Sample) -> float:
     """Events that reached the clients."""
     return quotient(sample.events * 1e9, sample.window_ns)
@@ -117,6 +122,11 @@ def latency_us(percentile: str) -> Figure:
 def ttfe_us(percentile: str) -> Figure:
     """From the request to its first event, in microseconds."""
     return lambda sample: sample.ttfe_ns.get(percentile, 0) / 1e3
+
+
+def ttfb_us(percentile: str) -> Figure:
+    """From the request to its response's head, in microseconds."""
+    return lambda sample: sample.ttfb_ns.get(percentile, 0) / 1e3
 
 
 def kib_per_stream(sample: Sample) -> float:
@@ -147,9 +157,11 @@ class Mark:
         return "hit" if spread.median <= self.limit else "missed"
 
 
-def _over(load: str, other: str, figure: Figure) -> Callable[[Results], Spread | None]:
-    """Ours with everything on, over another contestant under the same load."""
-    return lambda results: results.at(load, "ours-full").over(results.at(load, other), figure)
+def _over(
+    load: str, other: str, figure: Figure, ours: str = "ours-full"
+) -> Callable[[Results], Spread | None]:
+    """Ours, with everything on, over another contestant under the same load."""
+    return lambda results: results.at(load, ours).over(results.at(load, other), figure)
 
 
 def _as_loaded(load: str, other: str) -> Callable[[Results], Spread | None]:
@@ -162,8 +174,8 @@ def _lone(results: Results) -> Spread | None:
     return ours.less(direct, lambda sample: ttfe_us("p50")(sample) / 1e3)
 
 
-def _idle(results: Results) -> Spread | None:
-    return results.at("idle-5000", "ours-full").spread(kib_per_stream)
+def _kib(load: str, contestant: str) -> Callable[[Results], Spread | None]:
+    return lambda results: results.at(load, contestant).spread(kib_per_stream)
 
 
 MARKS: tuple[Mark, ...] = (
@@ -182,7 +194,21 @@ MARKS: tuple[Mark, ...] = (
     ),
     Mark("ids, replay and heartbeat on, over ours bare", 1.15, "×", _over(STEADY, "ours-bare", us_per_event)),
     Mark("added time to first event of a lone request, p50, over direct", 1.0, "ms", _lone),
-    Mark("memory per idle stream, recorded", 20.0, "KiB", _idle),
+    Mark("memory per idle stream, recorded", 20.0, "KiB", _kib("idle-5000", "ours-full")),
     Mark("CPU per event at 9,000 streams, over that at 100", 1.25, "×", _as_loaded("open-9000", "open-100")),
     Mark("CPU per event of a full log's replay, over live", 0.1, "×", _as_loaded("replay", "live")),
+    Mark(
+        "CPU per event over the bridge, 100 × 100/s, over nginx's SSE",
+        1.6,
+        "×",
+        _over("bridge-100x100", "nginx", us_per_event, ours="ours-bridge"),
+    ),
+    Mark(
+        "CPU per message passed through, 100 × 100/s, over nginx's WebSocket",
+        2.0,
+        "×",
+        _over("tunnel-100x100", "nginx", us_per_event, ours="ours-passthrough"),
+    ),
+    Mark("memory per idle bridge connection", 25.0, "KiB", _kib("bridge-open", "ours-bridge")),
+    Mark("memory per idle pass-through pair", 50.0, "KiB", _kib("tunnel-idle", "ours-passthrough")),
 )

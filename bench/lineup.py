@@ -108,6 +108,7 @@ class Contestant:
     commands: What has to run for it, all on its core; none for a client that asks the upstream directly.
     versions: Of the program and what it stands on; it may raise what a program that is missing raises.
     headers: What a request to it must bring.
+    bridges: Whether it is asked for streams of events over the bridge.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Contestant:
     versions: Callable[[], str]
     environ: Mapping[str, str] = field(default_factory=dict)
     headers: Sequence[str] = ()
+    bridges: bool = False
 
     def missing(self) -> str | None:
         """What this machine lacks for it, or None."""
@@ -127,11 +129,12 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A contestant that accepts connections: its port, the leaders of its processes, and ``headers``."""
+    """A contestant that accepts connections: its port, the leaders of its processes, and how to ask it."""
 
     port: int
     pids: Sequence[int] = ()
     headers: Sequence[str] = ()
+    bridges: bool = False
 
 
 @contextlib.contextmanager
@@ -152,7 +155,8 @@ def running(contestant: Contestant, place: Place, *, core: int) -> Iterator[Runn
             return
         _await_listening(place.port, processes)
         try:
-            yield Running(place.port, [process.pid for process in processes], contestant.headers)
+            pids = [process.pid for process in processes]
+            yield Running(place.port, pids, contestant.headers, contestant.bridges)
         except Exception as error:
             for words in filter(None, (process.last_words() for process in processes)):
                 error.add_note(f"{contestant.name}: {words}")
@@ -208,7 +212,7 @@ def _sidecar() -> str:
     return f"{__version__} ({commit}), {_python('aiohttp', 'uvloop')}"
 
 
-def _ours(name: str) -> Contestant:
+def _ours(name: str, *, bridges: bool = False) -> Contestant:
     return Contestant(
         name=name,
         commands=lambda place: [
@@ -216,6 +220,7 @@ def _ours(name: str) -> Contestant:
         ],
         versions=_sidecar,
         environ={"PYTHONPATH": str(PROJECT)},
+        bridges=bridges,
     )
 
 
@@ -273,6 +278,8 @@ LINEUP: Mapping[str, Contestant] = {
         ),
         _ours("ours-bare"),
         _ours("ours-full"),
+        _ours("ours-bridge", bridges=True),
+        _ours("ours-passthrough"),
         Contestant(
             name="litellm",
             commands=_litellm,

@@ -10,11 +10,17 @@ from urllib.parse import urlencode
 #: Where an OpenAI SDK would ask; the upstream goes by the query.
 PATH = "/v1/chat/completions"
 
+#: Where an OpenAI SDK would open a WebSocket.
+SOCKET_PATH = "/v1/realtime"
+
 #: What an OpenAI SDK would ask.
 BODY = '{"model":"bench","stream":true,"messages":[{"role":"user","content":"Tell me about streams."}]}'
 
 #: One token of a chat completion, as most providers send it, is about so long. In bytes.
 EVENT_BYTES = 220
+
+#: 40 ms of speech in 16 bits at 24 kHz, as audio APIs send it.
+AUDIO_BYTES = 1920
 
 #: Events in a stream that is meant to outlast its measurement.
 ENDLESS = 10_000_000
@@ -26,6 +32,9 @@ RAMP_PER_SECOND = 1_000
 #: Streams of a quick run, at most.
 QUICK_STREAMS = 1_000
 
+#: Loads that a quick run leaves out: others are much like them.
+NOT_QUICK = ("steady-400x100", "large", "bridge-1000x20")
+
 EVERYBODY = ("direct", "nginx", "haproxy", "textbook", "ours-bare", "ours-full")
 
 
@@ -35,6 +44,7 @@ class Load(ABC):
 
     block: Loads of the same block take turns within one round, so that they can be compared.
     contestants: Those that it is meant for, in order.
+    messages: Whether the upstream is asked for a WebSocket, and sends its events in binary messages.
     extra: Whether it is there for contestants that do not always take part, and left out without them.
     """
 
@@ -42,6 +52,7 @@ class Load(ABC):
     title: str
     block: str = ""
     contestants: Sequence[str] = EVERYBODY
+    messages: bool = False
     extra: bool = False
 
     @property
@@ -52,7 +63,7 @@ class Load(ABC):
     @property
     def target(self) -> str:
         """The request's path and query."""
-        return f"{PATH}?{self.query}"
+        return f"{SOCKET_PATH if self.messages else PATH}?{self.query}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,7 @@ class Steady(Load):
 
     rate: Writes per second and stream, each of ``burst`` events; 0: as fast as the contestant takes them.
     size: Of one event, in bytes.
+    answered: Whether clients answer each message with one of that size.
     settle: Seconds between the opening of the last stream and the measurement.
     window: Seconds of measurement.
     ends: After so many events a stream ends. (The generator does not ask again.)
@@ -70,6 +82,7 @@ class Steady(Load):
     rate: float
     burst: int = 1
     size: int = EVENT_BYTES
+    answered: bool = False
     tls: bool = False
     settle: float = 0.5
     window: float = 2.0
@@ -115,6 +128,22 @@ class Replay(Load):
         return query(n=self.events, size=EVENT_BYTES, rate=0, burst=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle(Load):
+    """WebSockets over which nobody asks for anything.
+
+    settle: Seconds between the opening of the last one and the reading of the memory.
+    """
+
+    streams: int
+    settle: float = 1.0
+
+    @property
+    def query(self) -> str:
+        """What nobody asks for."""
+        return query(n=1, size=EVENT_BYTES, rate=0, burst=1)
+
+
 def query(*, n: int, size: int, rate: float, burst: int) -> str:
     """A stream of ``n`` events of ``size`` bytes, ``burst`` of them ``rate`` times a second."""
     return urlencode({"n": n, "size": size, "rate": f"{rate:g}", "burst": burst})
@@ -122,6 +151,11 @@ def query(*, n: int, size: int, rate: float, burst: int) -> str:
 
 SOME = ("nginx", "textbook", "ours-full")
 OURS = ("ours-full",)
+BRIDGES = ("nginx", "ours-full", "ours-bridge")
+TUNNELS = ("nginx", "ours-passthrough")
+
+#: The block of all loads that need a WebSocket, each beside what it is compared with.
+WEBSOCKET = "websocket"
 
 LOADS: tuple[Load, ...] = (
     Steady(
@@ -171,12 +205,50 @@ LOADS: tuple[Load, ...] = (
         name="lone", title="streams of one event, one at a time",
         requests=2000, concurrency=1, warmup=200,
     ),
+    # The same streams: nginx and ours-full carry them as events, the bridge as frames.
+    Steady(
+        name="bridge-100x100", title="bridge: 100 streams × 100 events/s",
+        block=WEBSOCKET, contestants=("direct", *BRIDGES), streams=100, rate=100, window=3,
+    ),
+    Steady(
+        name="bridge-1000x20", title="bridge: 1,000 streams × 20 events/s",
+        block=WEBSOCKET, contestants=BRIDGES, streams=1000, rate=20,
+    ),
+    Steady(
+        name="bridge-bursts", title="bridge: 100 streams × 25 bursts/s of 20 events",
+        block=WEBSOCKET, contestants=BRIDGES, streams=100, rate=25, burst=20,
+    ),
+    Steady(
+        name="tunnel-100x100", title="pass-through: 100 WebSockets × 100 messages/s",
+        block=WEBSOCKET, contestants=("direct", *TUNNELS), messages=True, streams=100, rate=100, window=3,
+    ),
+    Steady(
+        name="tunnel-audio", title="pass-through: 100 WebSockets × 50 messages/s of audio",
+        block=WEBSOCKET, contestants=("direct", *TUNNELS), messages=True,
+        streams=100, rate=50, size=AUDIO_BYTES,
+    ),
+    Steady(
+        name="tunnel-both-ways", title="pass-through: 100 WebSockets × 50 messages/s and 50 answers/s",
+        block=WEBSOCKET, contestants=TUNNELS, messages=True, streams=100, rate=50, answered=True,
+    ),
+    Idle(
+        name="bridge-open", title="bridge: 5,000 connections without a stream",
+        block=WEBSOCKET, contestants=("ours-bridge",), streams=5000,
+    ),
+    Steady(
+        name="bridge-idle", title="bridge: 5,000 streams, an event every 5 s",
+        block=WEBSOCKET, contestants=("ours-bridge",), streams=5000, rate=0.2, window=5,
+    ),
+    Steady(
+        name="tunnel-idle", title="pass-through: 5,000 WebSockets, a message every 5 s",
+        block=WEBSOCKET, contestants=TUNNELS, messages=True, streams=5000, rate=0.2, window=5,
+    ),
 )  # fmt: skip
 
 
 def quick(chosen: Iterable[Load]) -> list[Load]:
     """The loads with short windows and fewer streams: for a look, not for a verdict."""
-    return [_quick(load) for load in chosen if load.name not in ("steady-400x100", "large")]
+    return [_quick(load) for load in chosen if load.name not in NOT_QUICK]
 
 
 def _quick(load: Load) -> Load:
@@ -189,4 +261,6 @@ def _quick(load: Load) -> Load:
             return replace(load, requests=load.requests // 5, warmup=load.warmup // 3)
         case Replay():
             return replace(load, readers=load.readers // 5)
+        case Idle():
+            return replace(load, streams=min(load.streams, QUICK_STREAMS))
     return load

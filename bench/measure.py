@@ -17,9 +17,9 @@ from pathlib import Path
 
 from bench import lineup, machine, native
 from bench.lineup import Contestant, Place, Running
-from bench.loads import BODY, RAMP_PER_SECOND, Load, Replay, Requests, Steady
+from bench.loads import BODY, RAMP_PER_SECOND, Idle, Load, Replay, Requests, Steady
 from bench.machine import Cores, Scheduled
-from bench.native import Ask, Generator, Marked, Upstream
+from bench.native import Ask, Generator, Marked, Mode, Upstream
 from bench.sample import Sample
 
 #: How long a load's streams may take to be opened, in seconds: 9,000 take 9.
@@ -83,11 +83,13 @@ class Stage:
                 return self._requests(load)
             case Replay():
                 return self._replay(load)
+            case Idle():
+                return self._idle(load)
         raise AssertionError(load)
 
     def _steady(self, load: Steady) -> Measured:
         before = machine.pss_bytes(self.running.pids)
-        with self._generator(self._ask(load.target, load.streams)) as generator:
+        with self._generator(self._ask(load, load.streams)) as generator:
             generator.ready(OPEN_SECONDS)
             time.sleep(load.settle)
             opening = generator.mark()
@@ -103,7 +105,7 @@ class Stage:
         return Measured(marked, ended - began, load.streams, pss=(before, after))
 
     def _requests(self, load: Requests) -> Measured:
-        ask = self._ask(load.target, load.concurrency)
+        ask = self._ask(load, load.concurrency)
         with self._generator(replace(ask, requests=load.warmup)) as generator:
             generator.finished(DONE_SECONDS)
         return self._to_the_end(replace(ask, requests=load.requests))
@@ -112,6 +114,19 @@ class Stage:
         path = _recorded(self.running.port, load.target)
         ask = Ask(port=self.running.port, target=path, method="GET", streams=load.readers, stamped=False)
         return self._to_the_end(replace(ask, requests=load.readers))
+
+    def _idle(self, load: Idle) -> Measured:
+        before = machine.pss_bytes(self.running.pids)
+        with self._generator(self._ask(load, load.streams)) as generator:
+            began = replace(self._read(generator), generator=Scheduled())
+            generator.ready(OPEN_SECONDS)
+            opening = generator.mark()
+            ended = self._read(generator)
+            time.sleep(load.settle)
+            after = machine.pss_bytes(self.running.pids)
+            lost = generator.mark().errors
+        marked = replace(opening, errors=Counter(opening.errors) + Counter(lost))
+        return Measured(marked, ended - began, load.streams, pss=(before, after))
 
     def _to_the_end(self, ask: Ask) -> Measured:
         with self._generator(ask) as generator:
@@ -123,15 +138,24 @@ class Stage:
             raise Stalled(f"not one stream came to its end; errors: {dict(marked.errors)}")
         return Measured(marked, ended - began, ask.streams)
 
-    def _ask(self, target: str, streams: int) -> Ask:
+    def _ask(self, load: Load, streams: int) -> Ask:
         return Ask(
             port=self.running.port,
-            target=target,
+            target=load.target,
             streams=streams,
             ramp=RAMP_PER_SECOND,
             body=BODY,
-            headers=["Content-Type: application/json", *self.running.headers],
+            headers=self.running.headers,
+            websocket=self._mode(load),
+            answer=load.size if isinstance(load, Steady) and load.answered else 0,
         )
+
+    def _mode(self, load: Load) -> Mode | None:
+        if isinstance(load, Idle):
+            return "idle"
+        if load.messages:
+            return "messages"
+        return "bridge" if self.running.bridges else None
 
     def _generator(self, ask: Ask) -> AbstractContextManager[Generator]:
         return native.generator(ask, core=self.cores.others, directory=self.directory)

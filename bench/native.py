@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.process import Process
 
@@ -126,6 +126,10 @@ class Marked:
         )
 
 
+#: How clients use a WebSocket: as the bridge's, for binary messages, or not at all once it is open.
+Mode = Literal["bridge", "messages", "idle"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """What the generator asks a contestant for.
@@ -134,6 +138,8 @@ class Ask:
         ``ready`` returns.
     requests: Instead, so many short requests in all over ``streams`` connections that stay.
     stamped: Whether the events' time stamps are fresh. A replay's are old.
+    websocket: What follows an upgrade; without one, None.
+    answer: Bytes of the message that each message is answered with; 0: with none.
     """
 
     port: int
@@ -145,6 +151,8 @@ class Ask:
     body: str = ""
     headers: Sequence[str] = ()
     stamped: bool = True
+    websocket: Mode | None = None
+    answer: int = 0
 
     def arguments(self) -> list[str]:
         """As the command line."""
@@ -162,6 +170,10 @@ class Ask:
             command += ["--body", self.body]
         if not self.stamped:
             command.append("--no-latency")
+        if self.websocket is not None:
+            command += ["--websocket", self.websocket]
+        if self.answer:
+            command += ["--answer", str(self.answer)]
         return command
 
 

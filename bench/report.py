@@ -10,7 +10,7 @@ from textwrap import indent
 
 from bench import figures, plot
 from bench.figures import MARKS, Entry, Figure, Mark, Results, Spread
-from bench.loads import Load, Requests, Steady
+from bench.loads import WEBSOCKET, Idle, Load, Requests, Steady
 from bench.sample import Sample
 
 #: Above this share of a window in which a contestant was kept off its core, its figures are doubtful.
@@ -66,7 +66,7 @@ def bars(run: Run) -> list[plot.Group]:
     """CPU time per event as groups of bars, one group a load."""
     return [
         plot.Group(load.title, found)
-        for load in _steady(run)
+        for load in (*_steady(run), *_sockets(run))
         if (found := [bar for name in _measured(run, load) if (bar := _bar(run, load.name, name))])
     ]
 
@@ -85,7 +85,8 @@ def _bar(run: Run, load: str, name: str) -> plot.Bar | None:
 def compact(run: Run) -> str:
     """A line for each load and contestant, and the marks for which that suffices.
 
-    Percentiles are those of an event's latency; of requests, those of the time to the first event.
+    Percentiles are those of an event's latency; of requests, those of the time to the first event; where
+    there are no events, to the response.
     """
     rows = [_line(run, load, name) for load in run.loads for name in _measured(run, load)]
     header = [
@@ -124,7 +125,7 @@ def _disturbed(run: Run) -> Iterator[str]:
 def _line(run: Run, load: Load, name: str) -> Row:
     entry, nginx = run.results.at(load.name, name), run.results.at(load.name, "nginx")
     figure, unit = cost(load)
-    latency = figures.ttfe_us if isinstance(load, Requests) else figures.latency_us
+    latency = {Requests: figures.ttfe_us, Idle: figures.ttfb_us}.get(type(load), figures.latency_us)
     proxied = name != "direct"
     return [
         load.name,
@@ -140,10 +141,13 @@ def _line(run: Run, load: Load, name: str) -> Row:
 
 
 def cost(load: Load) -> tuple[Figure, str]:
-    """What is counted in this load, and what it is called: CPU time per event, or per stream."""
-    if isinstance(load, Requests):
-        return figures.us_per_stream, "stream"
-    return figures.us_per_event, "event"
+    """What is counted in this load, and what it is called: CPU time per event, stream or connection."""
+    match load:
+        case Requests():
+            return figures.us_per_stream, "stream"
+        case Idle():
+            return figures.us_per_connection, "connection"
+    return figures.us_per_event, "message" if load.messages else "event"
 
 
 # ── the report ──────────────────────────────────────────────────────────────────────────────────────────
@@ -165,10 +169,26 @@ def _sections(run: Run) -> Iterator[str]:
         yield f"## Marks\n\n{_marks(run.results, marks)}"
     yield "## CPU time per event\n\n![CPU time per event, by load and contestant](latest.svg)"
     for load in _steady(run):
-        yield f"### {load.title}\n\n`{load.name}`: {_described(load)}\n\n{_events(run, load)}"
+        yield _told(run, load)
+    if sockets := _sockets(run):
+        yield f"## WebSocket\n\n{ABOUT_SOCKETS}"
+        for load in sockets:
+            yield _told(run, load)
     for section in SECTIONS:
         if rows := list(section.rows(run)):
             yield f"## {section.title}\n\n{section.words}\n\n{table(section.header, rows)}"
+
+
+#: What to know about the tables of WebSockets.
+ABOUT_SOCKETS = (
+    "Over the bridge, clients receive as frames what nginx and `ours-full` carry beside it as server-sent "
+    "events, from the same upstream. Under pass-through, the upstream is a WebSocket itself, which sends "
+    "binary messages; nginx tunnels them too."
+)
+
+
+def _told(run: Run, load: Steady) -> str:
+    return f"### {load.title}\n\n`{load.name}`: {_described(load)}\n\n{_events(run, load)}"
 
 
 def _machine(run: Run) -> str:
@@ -212,15 +232,18 @@ def _marks(results: Results, marks: Sequence[Mark]) -> str:
 
 def _described(load: Steady) -> str:
     pace = "as fast as they are taken" if load.saturates else f"{load.rate:g} writes/s each"
-    events = "1 event" if load.burst == 1 else f"{load.burst} events"
-    return f"{load.streams:,} streams, {pace}, {events} of {load.size:,} bytes a write; {load.window:g} s."
+    noun = "message" if load.messages else "event"
+    events = f"1 {noun}" if load.burst == 1 else f"{load.burst} {noun}s"
+    answered = ", each answered by a message of that size" if load.answered else ""
+    written = f"{events} of {load.size:,} bytes a write{answered}"
+    return f"{load.streams:,} streams, {pace}, {written}; {load.window:g} s."
 
 
 def _events(run: Run, load: Steady) -> str:
     columns = ("events/s", "own core busy", "other core busy")
     if not load.saturates:  # where there is always a queue, its length is no latency
         columns = ("added p50 µs", "added p99 µs", "other core busy")
-    header = ["contestant", "CPU µs/event", "over nginx", *columns, "errors"]
+    header = ["contestant", f"CPU µs/{cost(load)[1]}", "over nginx", *columns, "errors"]
     return table(header, [_event(run, load, name) for name in _measured(run, load)])
 
 
@@ -273,6 +296,20 @@ def _memory(run: Run) -> Iterator[Row]:
                 spread(entry.spread(lambda sample: sample.pss_before / (1 << 20))),
                 spread(entry.spread(lambda sample: sample.pss_after / (1 << 20))),
             ]
+
+
+def _open_sockets(run: Run) -> Iterator[Row]:
+    for load in run.loads:
+        if load.block == WEBSOCKET and load.name.endswith(("-open", "-idle")):
+            for name, entry in _entries(run, load.name):
+                yield [
+                    load.title,
+                    name,
+                    spread(entry.spread(figures.kib_per_stream)),
+                    spread(entry.spread(lambda sample: sample.pss_before / (1 << 20))),
+                    spread(entry.spread(lambda sample: sample.pss_after / (1 << 20))),
+                    _counted(entry),
+                ]
 
 
 def _many(run: Run) -> Iterator[Row]:
@@ -349,6 +386,13 @@ SECTIONS: tuple[Section, ...] = (
         "kernel's socket buffers are not in it.",
         ["contestant", "KiB per stream", "MiB without streams", "MiB with all"],
         _memory,
+    ),
+    Section(
+        "Memory of an idle WebSocket",
+        "The same with WebSockets: of the bridge without a stream and with one, and of pairs, one to the "
+        "client and one to the upstream.",
+        ["", "contestant", "KiB each", "MiB without", "MiB with all", "errors"],
+        _open_sockets,
     ),
     Section(
         "Many streams",
@@ -447,3 +491,12 @@ def _entries(run: Run, load: str) -> Iterator[tuple[str, Entry]]:
 def _steady(run: Run) -> list[Steady]:
     """The loads that have a table of their own, and bars in the plot."""
     return [load for load in run.loads if isinstance(load, Steady) and not load.block]
+
+
+def _sockets(run: Run) -> list[Steady]:
+    """The same of those over WebSocket that are compared with nginx."""
+    return [
+        load
+        for load in run.loads
+        if isinstance(load, Steady) and load.block == WEBSOCKET and "nginx" in load.contestants
+    ]

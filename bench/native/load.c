@@ -17,6 +17,12 @@
 //     --ramp 2000         connections opened a second; 0: all at once
 //     --expect N          events in a whole stream; else the `n` in the target's query; 0: any number
 //     --no-latency        the events' times are old, or another machine's
+//     --websocket MODE    ask for an upgrade first; then
+//         bridge          send the body in a `start` frame, and take the stream out of the frames that answer;
+//                         the next request goes over the same connection
+//         messages        take the stream out of the binary messages that come, until a close frame; with
+//                         --answer N, answer each with one of N octets
+//         idle            say nothing further: a connection is open once it is upgraded
 //
 // A line `mark` on stdin prints the counters since the previous mark (or the start) as one line of JSON, and
 // begins anew; the last line, printed at the end, has `"final":true`. Times are in nanoseconds.
@@ -26,6 +32,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "clock.h"
@@ -33,6 +40,7 @@
 #include "histogram.h"
 #include "http.h"
 #include "loop.h"
+#include "websocket.h"
 
 #define INPUT_BYTES (128 << 10)
 #define HEAD_BYTES (64 << 10)
@@ -43,9 +51,12 @@
 typedef enum {
     REFUSED,   // the connection was not accepted
     RESET,     // it broke
-    STATUS,    // other than 200
+    STATUS,    // other than 200, or 101 where an upgrade was asked for
     HEAD,      // that is none of HTTP/1.1's
-    FRAMING,   // a body that is framed wrongly, or octets behind its end
+    HANDSHAKE, // a 101 that does not agree to what was asked
+    FRAMING,   // a body or a WebSocket that is framed wrongly, or octets behind a body's end
+    MESSAGE,   // one that is no part of the stream: an error, or of a kind that nobody knows
+    HELD_UP,   // a message that should have been answered, and could not: the one before is still unsent
     GAP,       // events missing in between
     REPEAT,    // an event that has been before
     EARLY_END, // the connection or the body ended before the stream was whole
@@ -54,7 +65,8 @@ typedef enum {
 } error_kind;
 
 static const char *const error_names[ERROR_KINDS] = {
-    "refused", "reset", "status", "head", "framing", "gap", "repeat", "early_end", "no_done",
+    "refused", "reset", "status", "head", "handshake", "framing",
+    "message", "held_up", "gap", "repeat", "early_end", "no_done",
 };
 
 static struct {
@@ -65,7 +77,7 @@ static struct {
     uint64_t done;  // streams that came to their proper end
     uint64_t errors[ERROR_KINDS];
     histogram latency; // from an event's write to its reading
-    histogram ttfb;    // from the request's write to its response head
+    histogram ttfb;    // from the request's write to its response head, or to the `open` that answers a start
     histogram ttfe;    // from the request's write to its first event
 } counters;
 
@@ -118,29 +130,43 @@ static void counters_print(uint64_t open, bool final)
 
 // ---- Connections
 
+typedef enum { NO_WEBSOCKET, BRIDGE, MESSAGES, SILENCE } websocket_mode;
+
+#define MESSAGE_KEPT 256 // octets of a message's beginning: all of those that are no events
+
 typedef struct connection {
     source source;
     struct connection *next; // of those that wait to be opened
     int descriptor;          // -1: closed
-    enum { IDLE, SENDING, RESPONSE_HEAD, RESPONSE_BODY } state;
-    bool settled;    // its first response has begun, or has failed
-    bool reused;     // the request is not the connection's first
-    bool keep_alive; // as far as the response says
+    enum { IDLE, RESPONSE_HEAD, RESPONSE_BODY, SOCKET } state;
+    bool settled;        // its first response has begun, or has failed
+    bool reused;         // the request is not the connection's first
+    bool keep_alive;     // as far as the response says
+    bool awaits_room;    // for what is unsent
+    bool answered;       // the response's head, or the `open`, is there
     bool done_seen;
-    size_t request_sent;
-    uint64_t requested; // when
+    bool event_seen;     // in the message at hand
+    slice unsent;        // of the request, a start, an answer or a pong
+    uint64_t requested;  // when
     uint64_t last_seq;
     body_decoder body;
     event_scanner scanner;
     char *head; // that is not whole
     size_t head_length;
+    frame_reader frames;
+    char message[MESSAGE_KEPT];
+    size_t message_length;
+    char control[FRAME_HEAD_MOST + CONTROL_MOST]; // a pong or a close frame, as it is sent
 } connection;
 
 static struct {
     struct sockaddr_in address;
-    char *request;
-    size_t request_length;
-    uint64_t expected; // events in a stream, 0: any number
+    websocket_mode websocket;
+    slice request;
+    slice start;                    // the frame that asks for a stream over the bridge
+    slice answer;                   // the frame that answers a message, or nothing
+    char accept[ACCEPT_LENGTH + 1]; // what the request's key must be answered with
+    uint64_t expected;              // events in a stream, 0: any number
     bool latency;
     bool repeats;     // a connection whose request is done makes another
     bool exits;       // when all requests have been answered
@@ -216,7 +242,7 @@ static void reconnect(connection *c);
 // request is on its way: RFC 9112, 9.3.1, lets the client ask again on a new one.
 static void lose(connection *c, error_kind kind)
 {
-    if (c->reused && c->state != RESPONSE_BODY && c->head_length == 0) {
+    if (c->reused && c->state == RESPONSE_HEAD && c->head_length == 0) {
         disconnect(c);
         reconnect(c);
     } else {
@@ -229,39 +255,53 @@ static error_kind error_of(int number)
     return number == ECONNREFUSED ? REFUSED : RESET;
 }
 
-static void send_request(connection *c)
+// Sends what is unsent, as far as there is room for it.
+static void flush(connection *c)
 {
-    if (c->request_sent == 0)
-        c->requested = now_ns();
-    size_t left = settings.request_length - c->request_sent;
-    ssize_t sent = send(c->descriptor, settings.request + c->request_sent, left, MSG_NOSIGNAL);
+    ssize_t sent = send(c->descriptor, c->unsent.text, c->unsent.length, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) {
         lose(c, error_of(errno));
         return;
     }
-    c->request_sent += sent > 0 ? (size_t)sent : 0;
-    bool whole = c->request_sent == settings.request_length;
-    if (whole && c->state == SENDING)
-        watch_instead(run.epoll, c->descriptor, EPOLLIN, &c->source);
-    if (!whole && c->state != SENDING)
-        watch_instead(run.epoll, c->descriptor, EPOLLIN | EPOLLOUT, &c->source);
-    c->state = whole ? RESPONSE_HEAD : SENDING;
+    c->unsent.text += sent > 0 ? sent : 0;
+    c->unsent.length -= sent > 0 ? (size_t)sent : 0;
+    bool awaits_room = c->unsent.length > 0;
+    if (awaits_room != c->awaits_room)
+        watch_instead(run.epoll, c->descriptor, EPOLLIN | (awaits_room ? EPOLLOUT : 0), &c->source);
+    c->awaits_room = awaits_room;
+}
+
+static void begin_stream(connection *c)
+{
+    c->answered = false;
+    c->done_seen = false;
+    c->last_seq = 0;
+    c->scanner = (event_scanner){0};
 }
 
 static void begin_request(connection *c, bool reused)
 {
     c->state = RESPONSE_HEAD;
     c->reused = reused;
-    c->done_seen = false;
-    c->request_sent = 0;
-    c->last_seq = 0;
-    c->scanner = (event_scanner){0};
-    send_request(c);
+    begin_stream(c);
+    c->requested = now_ns();
+    c->unsent = settings.request;
+    flush(c);
+}
+
+// Asks for a stream over an upgraded connection.
+static void start(connection *c)
+{
+    begin_stream(c);
+    c->requested = now_ns();
+    c->unsent = settings.start;
+    flush(c);
 }
 
 static void reconnect(connection *c)
 {
     int on = 1;
+    c->awaits_room = false;
     c->descriptor = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->descriptor < 0)
         die("socket");
@@ -279,7 +319,9 @@ static void ask(connection *c)
 {
     run.unasked--;
     run.open++;
-    if (c->descriptor >= 0)
+    if (c->state == SOCKET)
+        start(c);
+    else if (c->descriptor >= 0)
         begin_request(c, true);
     else
         reconnect(c);
@@ -305,6 +347,14 @@ static void open_due(void)
 }
 
 // ---- Responses
+
+// The head of a response, or the `open` of a stream over the bridge.
+static void take_answer(connection *c)
+{
+    c->answered = true;
+    histogram_add(&counters.ttfb, run.arrival - c->requested);
+    settle(c);
+}
 
 // The stream is whole, as far as its framing tells.
 static void finish(connection *c)
@@ -348,6 +398,7 @@ static void take_data(void *owner, const char *data, size_t length)
     while (data < end) {
         event_finding finding;
         data = scan(&c->scanner, data, end, &finding);
+        c->event_seen |= finding != FOUND_NOTHING;
         if (finding == FOUND_EVENT)
             take_event(c);
         else if (finding == FOUND_DONE)
@@ -365,32 +416,187 @@ static void take_body(connection *c, const char *data, size_t length)
         finish(c);
 }
 
-// Goes on from a whole head that `data` begins with; the body may follow.
-static void take_head(connection *c, slice head, const char *data, size_t length)
+// ---- What comes over a WebSocket
+
+static bool begins_with(const connection *c, const char *text)
 {
-    if (memcmp(head.text, "HTTP/1.", 7) != 0) {
-        fail(c, HEAD);
+    size_t length = strlen(text);
+    return c->message_length >= length && memcmp(c->message, text, length) == 0;
+}
+
+// Takes a whole message of the bridge. All are objects whose first member is their type.
+static void take_bridge_message(connection *c)
+{
+    slice text = {c->message, c->message_length};
+    if (begins_with(c, "{\"type\":\"event\"") && c->answered && c->event_seen)
+        return;
+    if (begins_with(c, "{\"type\":\"open\"") && !c->answered)
+        take_answer(c);
+    else if (begins_with(c, "{\"type\":\"end\"") && slice_has(text, "\"reason\":\"complete\""))
+        finish(c);
+    else
+        fail(c, begins_with(c, "{\"type\":\"end\"") ? EARLY_END : MESSAGE);
+}
+
+static void answer_message(connection *c)
+{
+    if (c->unsent.length > 0) {
+        counters.errors[HELD_UP]++;
         return;
     }
-    if (memcmp(head.text + 8, " 200", 4) != 0) {
-        fail(c, STATUS);
+    c->unsent = settings.answer;
+    flush(c);
+}
+
+static bool is_expected(const connection *c)
+{
+    frame_opcode expected = settings.websocket == BRIDGE ? TEXT : BINARY;
+    return c->frames.opcode == expected || c->frames.opcode == CONTINUATION;
+}
+
+static void take_message(connection *c)
+{
+    if (settings.websocket == BRIDGE && is_expected(c))
+        take_bridge_message(c);
+    else if (!is_expected(c) || !c->event_seen)
+        fail(c, MESSAGE);
+    else if (settings.answer.length > 0)
+        answer_message(c);
+    c->message_length = 0;
+    c->event_seen = false;
+}
+
+static void take_message_piece(connection *c, slice piece)
+{
+    size_t room = sizeof c->message - c->message_length;
+    size_t kept = piece.length < room ? piece.length : room;
+    memcpy(c->message + c->message_length, piece.text, kept);
+    c->message_length += kept;
+    take_data(c, piece.text, piece.length);
+}
+
+// No frame fits between the octets of one that is on its way; then the next ping is answered.
+static void answer_ping(connection *c)
+{
+    if (c->unsent.length > 0)
+        return;
+    c->unsent = (slice){c->control, frame_masked(c->control, PONG, c->frames.control, c->frames.length)};
+    flush(c);
+}
+
+static void answer_close(connection *c)
+{
+    if (c->unsent.length > 0)
+        return;
+    size_t length = frame_masked(c->control, CLOSE, c->frames.control, c->frames.length);
+    send(c->descriptor, c->control, length, MSG_NOSIGNAL); // whatever becomes of it
+}
+
+static void take_close(connection *c)
+{
+    if (settings.websocket == MESSAGES) {
+        answer_close(c);
+        c->keep_alive = false;
+        finish(c);
+    } else {
+        fail(c, EARLY_END);
+    }
+}
+
+static void take_frame_end(connection *c)
+{
+    switch (c->frames.opcode) {
+    case PING: answer_ping(c); break;
+    case CLOSE: take_close(c); break;
+    case PONG: break;
+    default:
+        if (c->frames.final)
+            take_message(c);
+    }
+}
+
+static void take_frames(connection *c, char *data, size_t length)
+{
+    for (char *end = data + length; c->state == SOCKET;) {
+        slice piece;
+        switch (frame_next(&c->frames, &data, end, &piece)) {
+        case FRAME_MORE: return;
+        case FRAME_BROKEN: fail(c, FRAMING); return;
+        case FRAME_PIECE: take_message_piece(c, piece); break;
+        case FRAME_END: take_frame_end(c); break;
+        }
+    }
+}
+
+static bool agreed(slice head)
+{
+    slice accept = head_field(head, "sec-websocket-accept");
+    return accept.length == ACCEPT_LENGTH && memcmp(accept.text, settings.accept, ACCEPT_LENGTH) == 0 &&
+           slice_has(head_field(head, "upgrade"), "websocket") &&
+           slice_has(head_field(head, "connection"), "upgrade") &&
+           head_field(head, "sec-websocket-extensions").length == 0;
+}
+
+static void take_upgrade(connection *c, slice head)
+{
+    if (!agreed(head)) {
+        fail(c, HANDSHAKE);
         return;
     }
+    c->state = SOCKET;
+    c->keep_alive = true;
+    c->frames = (frame_reader){0};
+    c->message_length = 0;
+    c->event_seen = false;
+    if (settings.websocket == BRIDGE)
+        start(c);
+    else
+        take_answer(c);
+}
+
+// ---- Heads
+
+static void take_response(connection *c, slice head)
+{
     slice connection_field = head_field(head, "connection");
     c->keep_alive = head.text[7] == '1' ? !slice_has(connection_field, "close")
                                         : slice_has(connection_field, "keep-alive");
     c->body = body_of(head, BODY_UNTIL_CLOSE);
     c->state = RESPONSE_BODY;
     c->keep_alive &= c->body.state != BODY_UNTIL_CLOSE;
-    histogram_add(&counters.ttfb, run.arrival - c->requested);
-    settle(c);
+    take_answer(c);
+}
+
+// Goes on with what follows the head.
+static void take_rest(connection *c, char *data, size_t length)
+{
+    if (c->state == RESPONSE_BODY)
+        take_body(c, data, length);
+    else if (c->state == SOCKET)
+        take_frames(c, data, length);
+}
+
+// Goes on from a whole head that is followed by `data`.
+static void take_head(connection *c, slice head, char *data, size_t length)
+{
+    bool upgrades = settings.websocket != NO_WEBSOCKET;
+    if (memcmp(head.text, "HTTP/1.", 7) != 0)
+        fail(c, HEAD);
+    else if (memcmp(head.text + 8, upgrades ? " 101" : " 200", 4) != 0)
+        fail(c, STATUS);
+    else if (upgrades)
+        take_upgrade(c, head);
+    else
+        take_response(c, head);
+    if (c->state == IDLE)
+        return;
     free(c->head);
     c->head = NULL;
-    take_body(c, data, length);
+    take_rest(c, data, length);
 }
 
 // Takes octets of the head, of which `c->head` has those of earlier reads.
-static void take_head_part(connection *c, const char *data, size_t length)
+static void take_head_part(connection *c, char *data, size_t length)
 {
     size_t before = c->head_length;
     if (before > 0) {
@@ -426,8 +632,8 @@ static void connection_ready(source *self, uint32_t events)
 {
     static char input[INPUT_BYTES];
     connection *c = (connection *)self;
-    if (c->state == SENDING && (events & EPOLLOUT) != 0) {
-        send_request(c);
+    if ((events & EPOLLOUT) != 0) {
+        flush(c);
         return; // what there is to read is reported again
     }
     ssize_t count = recv(c->descriptor, input, sizeof input, 0);
@@ -438,10 +644,10 @@ static void connection_ready(source *self, uint32_t events)
         lose(c, error_of(errno));
     else if (count == 0)
         take_end(c);
-    else if (c->state == RESPONSE_BODY)
-        take_body(c, input, (size_t)count);
-    else
+    else if (c->state == RESPONSE_HEAD)
         take_head_part(c, input, (size_t)count);
+    else
+        take_rest(c, input, (size_t)count);
 }
 
 // ---- The command line
@@ -486,6 +692,55 @@ static void read_body(request_parts *r, const char *file_or_text)
     fclose(file);
 }
 
+static void build_upgrade(request_parts *r)
+{
+    unsigned char octets[16];
+    char key[KEY_LENGTH + 1], line[64];
+    if (getrandom(octets, sizeof octets, 0) != sizeof octets)
+        die("getrandom");
+    EVP_EncodeBlock((unsigned char *)key, octets, sizeof octets);
+    accept_of(key, settings.accept);
+    snprintf(line, sizeof line, "Sec-WebSocket-Key: %s", key); // one for all connections: nobody compares
+    add_header(r, line);
+    add_header(r, "Connection: Upgrade");
+    add_header(r, "Upgrade: websocket");
+    add_header(r, "Sec-WebSocket-Version: 13");
+}
+
+static slice built_frame(frame_opcode opcode, const char *payload, size_t length)
+{
+    char *frame = allocate(length + FRAME_HEAD_MOST);
+    return (slice){frame, frame_masked(frame, opcode, payload, length)};
+}
+
+static void build_answer(size_t length)
+{
+    char *payload = allocate(length);
+    settings.answer = built_frame(BINARY, payload, length);
+    free(payload);
+}
+
+static void build_start(const request_parts *r)
+{
+    char *text = allocate(r->body_length + 64);
+    int before = sprintf(text, "{\"type\":\"start\",\"body\":");
+    memcpy(text + before, r->body, r->body_length);
+    text[(size_t)before + r->body_length] = '}';
+    settings.start = built_frame(TEXT, text, (size_t)before + r->body_length + 1);
+    free(text);
+}
+
+static void build_body(request_parts *r, const char *method)
+{
+    char line[64];
+    if (r->body != NULL && !has_header(r, "content-type"))
+        add_header(r, "Content-Type: application/json");
+    if (r->body != NULL || strcmp(method, "GET") != 0) {
+        snprintf(line, sizeof line, "Content-Length: %zu", r->body_length);
+        add_header(r, line);
+    }
+}
+
 static void build_request(request_parts *r)
 {
     char line[128];
@@ -493,18 +748,29 @@ static void build_request(request_parts *r)
         snprintf(line, sizeof line, "Host: %s:%u", r->host, (unsigned)r->port);
         add_header(r, line);
     }
-    if (r->body != NULL && !has_header(r, "content-type"))
-        add_header(r, "Content-Type: application/json");
-    const char *method = r->method != NULL ? r->method : r->body != NULL ? "POST" : "GET";
-    if (r->body != NULL || strcmp(method, "GET") != 0) {
-        snprintf(line, sizeof line, "Content-Length: %zu", r->body_length);
-        add_header(r, line);
-    }
-    settings.request = allocate(strlen(method) + strlen(r->target) + r->headers_length + r->body_length + 32);
-    int head = sprintf(settings.request, "%s %s HTTP/1.1\r\n%s\r\n", method, r->target, r->headers);
-    if (r->body_length > 0)
-        memcpy(settings.request + head, r->body, r->body_length);
-    settings.request_length = (size_t)head + r->body_length;
+    bool upgrades = settings.websocket != NO_WEBSOCKET;
+    const char *method = upgrades ? "GET" : r->method != NULL ? r->method : r->body != NULL ? "POST" : "GET";
+    if (upgrades)
+        build_upgrade(r);
+    else
+        build_body(r, method);
+    size_t body_length = upgrades ? 0 : r->body_length;
+    char *text = allocate(strlen(method) + strlen(r->target) + r->headers_length + body_length + 32);
+    int head = sprintf(text, "%s %s HTTP/1.1\r\n%s\r\n", method, r->target, r->headers);
+    if (body_length > 0)
+        memcpy(text + head, r->body, body_length);
+    settings.request = (slice){text, (size_t)head + body_length};
+    if (settings.websocket == BRIDGE)
+        build_start(r);
+}
+
+static websocket_mode mode_of(const char *name)
+{
+    static const char *const names[] = {NULL, "bridge", "messages", "idle"};
+    for (websocket_mode mode = BRIDGE; mode <= SILENCE; mode++)
+        if (strcmp(name, names[mode]) == 0)
+            return mode;
+    misused("--websocket takes bridge, messages or idle");
 }
 
 static uint64_t expected_of(const char *target)
@@ -529,7 +795,10 @@ typedef struct {
 
 static void options_read(options *o, int argc, char **argv)
 {
-    enum { HOST, PORT, STREAMS, REQUESTS, WORKERS, METHOD, TARGET, HEADER, BODY, RAMP, AGAIN, EXPECT, OLD };
+    enum {
+        HOST, PORT, STREAMS, REQUESTS, WORKERS, METHOD, TARGET, HEADER, BODY, RAMP, AGAIN, EXPECT, OLD,
+        SOCKETS, ANSWER,
+    };
     static const struct option known[] = {
         {"host", required_argument, NULL, HOST},
         {"port", required_argument, NULL, PORT},
@@ -544,6 +813,8 @@ static void options_read(options *o, int argc, char **argv)
         {"again", no_argument, NULL, AGAIN},
         {"expect", required_argument, NULL, EXPECT},
         {"no-latency", no_argument, NULL, OLD},
+        {"websocket", required_argument, NULL, SOCKETS},
+        {"answer", required_argument, NULL, ANSWER},
         {NULL, 0, NULL, 0},
     };
     for (int name; (name = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -561,9 +832,15 @@ static void options_read(options *o, int argc, char **argv)
         case AGAIN: o->again = true; break;
         case EXPECT: o->expect = optarg; break;
         case OLD: o->no_latency = true; break;
+        case SOCKETS: settings.websocket = mode_of(optarg); break;
+        case ANSWER: build_answer(number(optarg)); break;
         default: exit(2);
         }
     }
+    if (settings.websocket == BRIDGE && o->request.body == NULL)
+        misused("--websocket bridge takes a --body");
+    if (settings.websocket != MESSAGES && settings.answer.length > 0)
+        misused("--answer is for --websocket messages");
     bool one_form = (o->streams > 0) != (o->requests > 0);
     if (optind < argc || o->request.target == NULL || !one_form || o->concurrency == 0)
         misused("load --port P --target T (--streams N | --requests K); load.c tells the rest");

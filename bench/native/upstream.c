@@ -1,5 +1,6 @@
 // upstream: the provider of the benchmark. It answers every request with a stream of events, paced or as
-// fast as the socket takes them, from one thread with one epoll.
+// fast as the socket takes them, from one thread with one epoll. Who asks for an upgrade to WebSocket gets
+// every event in a binary message of its own, `[DONE]` in another, and then a close frame.
 //
 //     upstream --port 0 [--tls-port 0 --cert FILE --key FILE] [--default QUERY]
 //
@@ -10,11 +11,11 @@
 //     n=1000      events in the stream, before `[DONE]`
 //     size=220    octets of an event, with its empty line
 //     rate=0      bursts a second; 0: as fast as the socket takes them
-//     burst=1     events in a burst: one chunk of the chunked body
+//     burst=1     events in a burst: one chunk of the chunked body, or so many messages
 //     first=0     milliseconds before the first event
 //
-// A burst is one chunk and one write. Only without a rate, or behind schedule, do several chunks share a
-// write, of up to WRITE_BYTES. No burst is sent early; a late one is sent at once, none is dropped. The first
+// A burst is one write. Only without a rate, or behind schedule, do several bursts share a write, of up to
+// WRITE_BYTES. No burst is sent early; a late one is sent at once, none is dropped. The first
 // burst comes `first` ms after the request, the second a part of the period later that differs from stream to
 // stream, so that streams which begin together do not keep firing together.
 //
@@ -37,12 +38,14 @@
 #include "http.h"
 #include "loop.h"
 #include "timers.h"
+#include "websocket.h"
 
 #define WRITE_BYTES 16384            // as much as a TLS record holds
 #define TURN_BYTES (16 * WRITE_BYTES) // of one stream without a rate, before the others have their turn
 #define HEAD_BYTES 65536
 #define BURST_BYTES (4 << 20)
 #define SHAPES 64
+#define FRAMING_MOST 24 // octets before a chunk or a message
 #define SEQ_LIMIT 9999999999ull // what EVENT_SEQ_DIGITS hold
 
 // ---- What a request asks for
@@ -97,13 +100,16 @@ static bool plan_possible(const plan *p)
 
 // ---- Templates
 
+typedef enum { BARE, CHUNKED, MESSAGES } framing;
+
 // One burst as it goes over the wire, several times in a row.
 typedef struct shape {
     struct shape *next;
     size_t size;
     size_t burst;
-    bool chunked;
-    size_t events_at; // behind the chunk's size
+    framing framing;
+    size_t events_at; // behind the chunk's size, or the first message's head
+    size_t step;      // octets of an event, with its message's head if it has one
     size_t stride;    // octets of a burst with its framing
     size_t copies;
     char *text;
@@ -112,49 +118,61 @@ typedef struct shape {
 static shape *shapes;
 static unsigned shapes_count;
 
-static size_t chunk_begin(char *text, size_t room, bool chunked, size_t octets)
+// What stands before so many octets: of a burst in a chunk, of an event in a message.
+static size_t framing_begin(char *text, framing framing, size_t octets)
 {
-    return chunked ? (size_t)snprintf(text, room, "%zx\r\n", octets) : 0;
+    if (framing == MESSAGES)
+        return frame_head(text, BINARY, octets);
+    return framing == CHUNKED ? (size_t)sprintf(text, "%zx\r\n", octets) : 0;
 }
 
-static size_t chunk_end(char *text, bool chunked)
+static size_t framing_end(char *text, framing framing)
 {
+    if (framing != CHUNKED)
+        return 0;
     memcpy(text, "\r\n", 2);
-    return chunked ? 2 : 0;
+    return 2;
 }
 
-static shape *shape_make(const plan *p, bool chunked)
+static void shape_write(const shape *s, char *at, const char *before)
 {
-    char size_line[24];
-    shape *made = allocate(sizeof *made);
-    *made = (shape){.next = shapes, .size = p->size, .burst = p->burst, .chunked = chunked};
-    made->events_at = chunk_begin(size_line, sizeof size_line, chunked, p->size * p->burst);
-    made->stride = made->events_at + p->size * p->burst + (chunked ? 2 : 0);
-    made->copies = made->stride < WRITE_BYTES ? WRITE_BYTES / made->stride : 1;
-    made->text = allocate(made->stride * made->copies + 2);
-    for (size_t copy = 0; copy < made->copies; copy++) {
-        char *at = made->text + copy * made->stride;
-        memcpy(at, size_line, made->events_at);
-        at += made->events_at;
-        for (size_t event = 0; event < p->burst; event++, at += p->size)
-            event_template(at, p->size, EVENT_AFTER);
-        chunk_end(at, chunked);
+    size_t message_head = s->step - s->size;
+    memcpy(at, before, s->events_at);
+    at += s->events_at - message_head;
+    for (size_t event = 0; event < s->burst; event++, at += s->step) {
+        memcpy(at, before, message_head);
+        event_template(at + message_head, s->size, EVENT_AFTER);
     }
+    framing_end(at, s->framing);
+}
+
+static shape *shape_make(const plan *p, framing framing)
+{
+    char before[FRAMING_MOST];
+    shape *made = allocate(sizeof *made);
+    *made = (shape){.next = shapes, .size = p->size, .burst = p->burst, .framing = framing};
+    made->events_at = framing_begin(before, framing, framing == MESSAGES ? p->size : p->size * p->burst);
+    made->step = p->size + (framing == MESSAGES ? made->events_at : 0);
+    made->stride = made->step * p->burst + (framing == CHUNKED ? made->events_at + 2 : 0);
+    made->copies = made->stride < WRITE_BYTES ? WRITE_BYTES / made->stride : 1;
+    made->text = allocate(made->stride * made->copies);
+    for (size_t copy = 0; copy < made->copies; copy++)
+        shape_write(made, made->text + copy * made->stride, before);
     shapes_count++;
     return shapes = made;
 }
 
-static shape *shape_for(const plan *p, bool chunked)
+static shape *shape_for(const plan *p, framing framing)
 {
     for (shape *each = shapes; each != NULL; each = each->next)
-        if (each->size == p->size && each->burst == p->burst && each->chunked == chunked)
+        if (each->size == p->size && each->burst == p->burst && each->framing == framing)
             return each;
-    return shapes_count < SHAPES ? shape_make(p, chunked) : NULL;
+    return shapes_count < SHAPES ? shape_make(p, framing) : NULL;
 }
 
-static void patch_events(char *event, size_t size, size_t count, uint64_t seq, const char *time)
+static void patch_events(char *event, size_t step, size_t count, uint64_t seq, const char *time)
 {
-    for (; count > 0; count--, seq++, event += size) {
+    for (; count > 0; count--, seq++, event += step) {
         put_digits(event + EVENT_SEQ_AT, EVENT_SEQ_DIGITS, seq);
         memcpy(event + EVENT_TIME_AT, time, EVENT_TIME_DIGITS);
     }
@@ -167,14 +185,30 @@ static slice shape_bursts(const shape *s, size_t bursts, uint64_t seq)
     put_digits(time, sizeof time, now_ns());
     char *event = s->text + s->events_at;
     for (size_t copy = 0; copy < bursts; copy++, event += s->stride, seq += s->burst)
-        patch_events(event, s->size, s->burst, seq, time);
+        patch_events(event, s->step, s->burst, seq, time);
     return (slice){s->text, bursts * s->stride};
+}
+
+// What follows the last event: `[DONE]`, and the end of the body or the connection.
+static size_t put_end(char *text, framing framing)
+{
+    static const char done[] = "data: " EVENT_DONE "\n\n", normal_closure[] = "\x03\xe8"; // 1000
+    char *at = text + framing_begin(text, framing, sizeof done - 1);
+    memcpy(at, done, sizeof done - 1);
+    at += sizeof done - 1;
+    at += framing_end(at, framing);
+    if (framing == CHUNKED)
+        at = (char *)memcpy(at, "0\r\n\r\n", 5) + 5;
+    if (framing == MESSAGES) {
+        at += frame_head(at, CLOSE, 2);
+        at = (char *)memcpy(at, normal_closure, 2) + 2;
+    }
+    return (size_t)(at - text);
 }
 
 // The last burst, of `count` events, with all that ends a stream; the slice to write.
 static slice shape_closing(const shape *s, size_t count, uint64_t seq)
 {
-    static const char done[] = "data: " EVENT_DONE "\n\n";
     static char *text;
     static size_t room;
     if (room < s->stride + 128)
@@ -183,19 +217,15 @@ static slice shape_closing(const shape *s, size_t count, uint64_t seq)
         die("realloc");
     char time[EVENT_TIME_DIGITS];
     put_digits(time, sizeof time, now_ns());
-    char *at = text + chunk_begin(text, room, s->chunked, count * s->size);
-    memcpy(at, s->text + s->events_at, (count - 1) * s->size);
-    event_template(at + (count - 1) * s->size, s->size, EVENT_AFTER_LAST);
-    patch_events(at, s->size, count, seq, time);
-    at += count * s->size;
-    at += chunk_end(at, s->chunked);
-    at += chunk_begin(at, 24, s->chunked, sizeof done - 1);
-    memcpy(at, done, sizeof done - 1);
-    at += sizeof done - 1;
-    at += chunk_end(at, s->chunked);
-    if (s->chunked)
-        at = (char *)memcpy(at, "0\r\n\r\n", 5) + 5;
-    return (slice){text, (size_t)(at - text)};
+    size_t message_head = s->step - s->size;
+    char *at = text + (s->framing == CHUNKED ? framing_begin(text, CHUNKED, count * s->size) : 0);
+    memcpy(at, s->text + s->events_at - message_head, count * s->step);
+    patch_events(at + message_head, s->step, count - 1, seq, time);
+    at += count * s->step;
+    event_template(at - s->size, s->size, EVENT_AFTER_LAST);
+    patch_events(at - s->size, s->step, 1, seq + count - 1, time);
+    at += framing_end(at, s->framing);
+    return (slice){text, (size_t)(at - text) + put_end(at, s->framing)};
 }
 
 // ---- Connections
@@ -208,6 +238,7 @@ typedef struct {
     int descriptor;
     SSL *tls; // or NULL
     enum { REQUEST_HEAD, REQUEST_BODY, ANSWER } state;
+    framing framing; // of the answer
     bool keep_alive;
     bool head_only; // the request's method is HEAD
     body_decoder body;
@@ -221,6 +252,11 @@ typedef struct {
     uint64_t seq; // of the next event
     uint64_t due; // of the next burst
     uint64_t phase_ns;
+    frame_reader frames; // of a WebSocket, and what follows too
+    char accept[ACCEPT_LENGTH + 1];
+    char reply[2 + CONTROL_MOST]; // a control frame that waits for its turn
+    size_t reply_length;
+    bool hung_up; // the client has sent a close frame
 } connection;
 
 static timers pacing;
@@ -230,6 +266,7 @@ static struct {
     uint64_t events;  // written
     uint64_t behind;  // of them, a period or more late, though the socket would have taken them
     uint64_t blocked; // how often a socket was full
+    uint64_t messages; // received over WebSockets
 } stats;
 
 // Octets read; 0: none yet; -1: there will be none.
@@ -300,6 +337,57 @@ static turn send_unsent(connection *c)
     return READY;
 }
 
+// ---- What the client of a WebSocket says
+
+static void reply_with(connection *c, frame_opcode opcode)
+{
+    size_t head = frame_head(c->reply, opcode, c->frames.length);
+    memcpy(c->reply + head, c->frames.control, c->frames.length);
+    c->reply_length = head + c->frames.length;
+}
+
+static void take_frame(connection *c)
+{
+    if (c->frames.opcode == PING && !c->hung_up) {
+        reply_with(c, PONG);
+    } else if (c->frames.opcode == CLOSE) {
+        c->hung_up = true;
+        if (c->seq <= c->plan.events) // else it answers ours
+            reply_with(c, CLOSE);
+    } else if (c->frames.opcode < CLOSE) {
+        stats.messages += c->frames.final;
+    }
+}
+
+static turn take_frames(connection *c, char *data, size_t length)
+{
+    slice passed_over;
+    frame_finding found = FRAME_END;
+    for (char *end = data + length; found != FRAME_MORE;) {
+        found = frame_next(&c->frames, &data, end, &passed_over);
+        if (found == FRAME_BROKEN)
+            return GONE;
+        if (found == FRAME_END)
+            take_frame(c);
+    }
+    return READY;
+}
+
+// Takes in all that is there to read. READY, unless the client is gone.
+static turn hear(connection *c)
+{
+    static char input[HEAD_BYTES];
+    turn outcome = c->unread_length > 0 ? take_frames(c, c->unread, c->unread_length) : READY;
+    c->unread_length = 0;
+    while (outcome == READY) {
+        ssize_t count = transport_receive(c, input, sizeof input);
+        if (count <= 0)
+            return count < 0 ? GONE : READY;
+        outcome = take_frames(c, input, (size_t)count);
+    }
+    return outcome;
+}
+
 // ---- The answer
 
 static uint64_t next_phase(uint64_t period_ns)
@@ -345,6 +433,20 @@ static turn send_due(connection *c, uint64_t now, bool held)
     return send_or_keep(c, data);
 }
 
+// Sends a pong or the answer to a close frame.
+static turn send_reply(connection *c)
+{
+    turn outcome = send_or_keep(c, (slice){c->reply, c->reply_length});
+    c->reply_length = 0;
+    return outcome;
+}
+
+// All that was asked for has been sent. A WebSocket ends when both sides have said so.
+static turn answered(const connection *c)
+{
+    return c->framing != MESSAGES ? READY : BLOCKED;
+}
+
 // Sends what is due; READY when the answer has been sent to its end.
 static turn answer(connection *c)
 {
@@ -352,8 +454,14 @@ static turn answer(connection *c)
     bool held = c->unsent != NULL; // what is late now is so because of the client
     for (size_t budget = TURN_BYTES / WRITE_BYTES;; budget--) {
         turn outcome = c->unsent != NULL ? send_unsent(c) : READY;
-        if (outcome != READY || c->seq > c->plan.events)
+        if (outcome == READY && c->reply_length > 0)
+            outcome = send_reply(c);
+        if (outcome != READY)
             return outcome;
+        if (c->hung_up)
+            return GONE;
+        if (c->seq > c->plan.events)
+            return answered(c);
         if (c->due > now || budget == 0) {
             timers_arm(&pacing, &c->timer, c->due > now ? c->due : now);
             return BLOCKED;
@@ -374,18 +482,41 @@ static turn refuse(connection *c, const char *reason)
     return GONE;
 }
 
-static slice head_for(bool chunked, bool keep_alive)
+static slice upgrade_head(const connection *c)
+{
+    static char text[256];
+    int length = snprintf(text, sizeof text,
+                          "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          "Sec-WebSocket-Accept: %s\r\n\r\n",
+                          c->accept);
+    return (slice){text, (size_t)length};
+}
+
+static slice head_for(const connection *c)
 {
 #define HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
 #define TEXT(text) ((slice){(text), sizeof(text) - 1})
-    if (!chunked)
+    if (c->framing == MESSAGES)
+        return upgrade_head(c);
+    if (c->framing == BARE)
         return TEXT(HEAD "Connection: close\r\n\r\n");
-    if (!keep_alive)
+    if (!c->keep_alive)
         return TEXT(HEAD "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
     return TEXT(HEAD "Transfer-Encoding: chunked\r\n\r\n");
 }
 
 // ---- The request
+
+static bool upgrade(connection *c, slice head)
+{
+    slice key = head_field(head, "sec-websocket-key");
+    if (key.length != KEY_LENGTH)
+        return false;
+    accept_of(key.text, c->accept);
+    c->framing = MESSAGES;
+    c->frames.masked = true;
+    return true;
+}
 
 // Reads a request's head: what to answer with, and what body to pass over before.
 static turn request_begin(connection *c, slice head)
@@ -400,10 +531,13 @@ static turn request_begin(connection *c, slice head)
     c->plan = default_plan;
     if (query != NULL)
         plan_read(&c->plan, (slice){query + 1, (size_t)(version - query - 1)});
-    bool chunked = line_end - version == 9 && memcmp(version, " HTTP/1.1", 9) == 0; // 1.0 has no chunks
-    c->keep_alive = chunked && !slice_has(head_field(head, "connection"), "close");
+    bool chunks = line_end - version == 9 && memcmp(version, " HTTP/1.1", 9) == 0; // 1.0 has none
+    c->keep_alive = chunks && !slice_has(head_field(head, "connection"), "close");
     c->head_only = line.length > 5 && memcmp(line.text, "HEAD ", 5) == 0;
-    c->shape = plan_possible(&c->plan) ? shape_for(&c->plan, chunked) : NULL;
+    c->framing = chunks ? CHUNKED : BARE;
+    if (slice_has(head_field(head, "upgrade"), "websocket") && !upgrade(c, head))
+        return refuse(c, "no WebSocket handshake\n");
+    c->shape = plan_possible(&c->plan) ? shape_for(&c->plan, c->framing) : NULL;
     if (c->shape == NULL)
         return refuse(c, "no such stream: n, size or burst is out of bounds\n");
     c->body = body_of(head, BODY_ENDED);
@@ -418,8 +552,9 @@ static turn answer_begin(connection *c)
     c->seq = c->head_only ? c->plan.events + 1 : 1;
     c->due = now_ns() + c->plan.first_ns;
     c->phase_ns = next_phase(c->plan.period_ns);
-    turn sent = send_or_keep(c, head_for(c->shape->chunked, c->keep_alive));
-    return sent == GONE ? GONE : READY;
+    if (send_or_keep(c, head_for(c)) == GONE)
+        return GONE;
+    return c->framing == MESSAGES ? hear(c) : READY;
 }
 
 static void answer_end(connection *c)
@@ -514,7 +649,10 @@ static void connection_close(connection *c)
 static void connection_ready(source *self, uint32_t events)
 {
     connection *c = (connection *)self;
-    if ((events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP)) != 0 || proceed(c) == GONE)
+    bool gone = (events & (EPOLLERR | EPOLLHUP | EPOLLRDHUP)) != 0;
+    if (c->state == ANSWER && c->framing == MESSAGES) // what was said before hanging up is heard
+        gone |= hear(c) == GONE;
+    if (gone || proceed(c) == GONE)
         connection_close(c);
 }
 
@@ -606,9 +744,11 @@ static SSL_CTX *tls_context(const char *certificate, const char *key)
 
 static void stats_print(void)
 {
-    printf("{\"streams\":%llu,\"events\":%llu,\"behind\":%llu,\"blocked\":%llu,\"cpu_ns\":%llu}\n",
+    printf("{\"streams\":%llu,\"events\":%llu,\"behind\":%llu,\"blocked\":%llu,"
+           "\"messages\":%llu,\"cpu_ns\":%llu}\n",
            (unsigned long long)stats.streams, (unsigned long long)stats.events,
-           (unsigned long long)stats.behind, (unsigned long long)stats.blocked, (unsigned long long)cpu_ns());
+           (unsigned long long)stats.behind, (unsigned long long)stats.blocked,
+           (unsigned long long)stats.messages, (unsigned long long)cpu_ns());
     fflush(stdout);
 }
 

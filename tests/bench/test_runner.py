@@ -17,7 +17,7 @@ import pytest
 from bench import figures, lineup, loads, machine, native, plot, report, rounds
 from bench.figures import MARKS, Results, Spread
 from bench.lineup import LINEUP, Place
-from bench.loads import LOADS, Replay, Requests, Steady
+from bench.loads import LOADS, WEBSOCKET, Idle, Replay, Requests, Steady
 from bench.machine import Scheduled
 from bench.native import Ask, Marked
 from bench.process import Process, ProcessError
@@ -160,6 +160,11 @@ def test_what_is_asked_becomes_arguments() -> None:
     short = Ask(port=80, target="/x", streams=2, requests=9, stamped=False).arguments()
     assert (short[short.index("--requests") + 1], short[short.index("--concurrency") + 1]) == ("9", "2")
     assert "--no-latency" in short
+    socket = Ask(port=80, target="/x", streams=2, websocket="idle").arguments()
+    assert socket[socket.index("--websocket") + 1] == "idle"
+    assert "--websocket" not in held
+    answered = Ask(port=80, target="/x", streams=2, websocket="messages", answer=1920).arguments()
+    assert answered[answered.index("--answer") + 1] == "1920"
 
 
 # ── figures ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +198,7 @@ def test_figures_of_one_sample() -> None:
     )  # fmt: skip
     assert figures.us_per_event(one) == 20
     assert figures.us_per_stream(one) == 200
+    assert figures.us_per_connection(one) == 400
     assert figures.events_per_second(one) == 1000
     assert figures.busy(one) == pytest.approx(0.02)
     assert figures.others_busy(one) == pytest.approx(0.3)
@@ -216,7 +222,7 @@ def test_every_mark_is_measured_by_some_load() -> None:
     results = Results(every)
     assert all(mark.measured(results) is not None for mark in MARKS)
     limits = [mark.limit for mark in MARKS]
-    assert limits == [1.3, 1.0, 1.5, 1.5, 2.5, 1.3, 1.15, 1.0, 20.0, 1.25, 0.1]
+    assert limits == [1.3, 1.0, 1.5, 1.5, 2.5, 1.3, 1.15, 1.0, 20.0, 1.25, 0.1, 1.6, 2.0, 25.0, 50.0]
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,7 +263,23 @@ def test_loads_have_streams_of_a_thousand_events() -> None:
     """So that set-up does not hide the event; set-up has loads of its own."""
     for load in LOADS:
         events = int(re.search(r"n=(\d+)", load.query)[1])  # type: ignore[index]
-        assert isinstance(load, Requests) or events >= 1000
+        assert isinstance(load, (Requests, Idle)) or events >= 1000
+
+
+def test_the_loads_of_websockets_can_be_chosen_alone() -> None:
+    """With all that their marks compare them with."""
+    block = [load for load in LOADS if load.block == WEBSOCKET]
+    samples = [sample(name, 1, 10, load=load.name, streams=1) for load in block for name in load.contestants]
+    found = [mark.limit for mark in MARKS if mark.measured(Results(samples)) is not None]
+    assert found == [1.6, 2.0, 25.0, 50.0]
+
+
+def test_only_the_bridge_and_pass_through_are_asked_for_websockets() -> None:
+    """The others carry the same streams as events, and nginx the same messages."""
+    assert [each.name for each in LINEUP.values() if each.bridges] == ["ours-bridge"]
+    for load in LOADS:
+        assert ("ours-passthrough" in load.contestants) == load.messages
+        assert not (load.messages and "ours-bridge" in load.contestants)
 
 
 def test_a_quick_run_offers_as_many_events() -> None:
@@ -267,7 +289,7 @@ def test_a_quick_run_offers_as_many_events() -> None:
             case Steady() as short, Steady() as whole:
                 assert short.streams * short.rate == pytest.approx(whole.streams * whole.rate)
                 assert (short.streams <= 1000, short.window <= 1) == (True, True)
-            case (Requests() | Replay()) as short, whole:
+            case (Requests() | Replay() | Idle()) as short, whole:
                 assert short != whole
 
 
@@ -323,6 +345,22 @@ def test_the_terminal_s_table_has_a_line_for_each() -> None:
     assert "not measured" not in text
 
 
+def test_the_report_has_a_chapter_on_websockets() -> None:
+    """The bridge beside nginx's events, messages beside nginx's, and the memory of idle ones."""
+    text = report.markdown(run_of(
+        sample("nginx", 1, 10, load="bridge-100x100"),
+        sample("ours-bridge", 1, 15, load="bridge-100x100"),
+        sample("nginx", 1, 10, load="tunnel-100x100"),
+        sample("ours-passthrough", 1, 21, load="tunnel-100x100"),
+        sample("ours-bridge", 1, 0, load="bridge-open", streams=64, pss_before=1 << 20, pss_after=2 << 20),
+    ))  # fmt: skip
+    assert re.search(r"over the bridge.* over nginx's SSE +\| +1\.6 × \| +1\.50 × \| +hit \|", text)
+    assert re.search(r"message passed through.* \| +2 × \| +2\.10 × \| +missed \|", text)
+    assert re.search(r"\| ours-bridge +\| +15\.0 \| +1\.50× \|", text)
+    assert re.search(r"\| contestant +\| +CPU µs/message \|", text)
+    assert re.search(r"\| bridge: 5,000 connections without a stream +\| ours-bridge \| +16\.0 \|", text)
+
+
 def test_the_json_has_every_sample() -> None:
     """With the machine, as it came."""
     one = sample("nginx", 1, 10)
@@ -366,13 +404,21 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     )
 
 
-@pytest.mark.parametrize("name", ["ours-bare", "ours-full"])
-def test_our_configurations_load(name: str, place: Place) -> None:
+@pytest.mark.parametrize(
+    ("name", "replay", "websocket"),
+    [
+        ("ours-bare", False, "off"),
+        ("ours-full", True, "off"),
+        ("ours-bridge", True, "bridge"),
+        ("ours-passthrough", True, "passthrough"),
+    ],
+)
+def test_our_configurations_load(name: str, replay: bool, websocket: str, place: Place) -> None:
     """What is measured is what the file says."""
     (command,) = LINEUP[name].commands(place)
     config = load_config(Path(command[-1]))
     (route,) = config.routes
-    assert route.replay.enabled == (name == "ours-full")
+    assert (route.replay.enabled, route.websocket) == (replay, websocket)
     assert (config.upstreams["provider"].tls_ca is not None) == place.tls
 
 
