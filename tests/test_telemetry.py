@@ -13,6 +13,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from msgspec.structs import replace
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -30,6 +31,7 @@ from proxy.telemetry import (
     MOST_LINES,
     Facts,
     Histogram,
+    Joined,
     RouteStats,
     StoreFigures,
     Telemetry,
@@ -62,6 +64,21 @@ FACTS = Facts(
     pauses=0,
     evicted=0,
     recorded=True,
+)
+
+JOINED = Joined(
+    route="realtime",
+    upstream="origin",
+    path="/v1/realtime",
+    client="127.0.0.1",
+    cause="closed",
+    by="client",
+    code=1000,
+    messages_to_upstream=3,
+    messages_to_client=4,
+    bytes_to_upstream=300,
+    bytes_to_client=400,
+    duration=12.5,
 )
 
 VISITED = Visited("rest", "GET", "/x", "127.0.0.1", 200, 12, 0.0123)
@@ -106,7 +123,8 @@ def test_every_figure_of_a_route_is_shown() -> None:
     """Each attribute that is counted comes out under its metric, with the route and its own labels."""
     telemetry = Telemetry()
     stats = telemetry.route("chat")
-    plain = ["streams", "readers", "events", "bytes", "heartbeats", "replayed", "pauses", "unrecorded"]
+    plain = ["streams", "readers", "events", "bytes", "heartbeats", "replayed", "pauses", "unrecorded",
+             "websockets"]  # fmt: skip
     for number, name in enumerate(plain, start=1):
         setattr(stats, name, number)
     stats.ends["complete"] = 11
@@ -115,6 +133,9 @@ def test_every_figure_of_a_route_is_shown() -> None:
     stats.reconnects["reconnected"] = 14
     stats.requests["GET", 200] = 15
     stats.drops["send_timeout"] = 16
+    stats.websocket_messages["to_upstream"] = 17
+    stats.websocket_bytes["to_client"] = 18
+    stats.websocket_ends["closed", "client", "1000"] = 19
     for histogram in (stats.first_events, stats.gaps, stats.durations):
         histogram.observe(0.3)
     expected = {
@@ -126,6 +147,7 @@ def test_every_figure_of_a_route_is_shown() -> None:
         "replayed_events_total": 6,
         "upstream_pauses_total": 7,
         "unrecorded_streams_total": 8,
+        "websockets": 9,
     }
     assert {name: shown(telemetry, f"sidecar_{name}", route="chat") for name in expected} == expected
     assert shown(telemetry, "sidecar_streams_ended_total", route="chat", reason="complete") == 11
@@ -134,6 +156,11 @@ def test_every_figure_of_a_route_is_shown() -> None:
     assert shown(telemetry, "sidecar_readers_dropped_total", route="chat", cause="send_timeout") == 16
     assert shown(telemetry, "sidecar_upstream_reconnects_total", route="chat", outcome="reconnected") == 14
     assert shown(telemetry, "sidecar_requests_total", route="chat", method="GET", status="200") == 15
+    for name, direction, value in (("messages", "to_upstream", 17), ("bytes", "to_client", 18)):
+        counted = shown(telemetry, f"sidecar_websocket_{name}_total", route="chat", direction=direction)
+        assert counted == value
+    ended = {"cause": "closed", "by": "client", "code": "1000"}
+    assert shown(telemetry, "sidecar_websockets_ended_total", route="chat", **ended) == 19
     for name in ("time_to_first_event", "event_gap", "stream_duration"):
         below, above = ("0.256", "0.512") if name == "event_gap" else ("0.25", "0.5")
         assert shown(telemetry, f"sidecar_{name}_seconds_bucket", route="chat", le=below) == 0
@@ -260,6 +287,55 @@ def test_a_plain_request(status: int, level: str) -> None:
     ]
 
 
+# The end of a WebSocket
+
+
+def test_a_websocket_that_ended() -> None:
+    """It is counted by what ended it, who did and with which code; every fact stands in one line."""
+    telemetry = Telemetry()
+    with capture_logs() as lines:
+        telemetry.websocket_ended(JOINED)
+        telemetry.websocket_ended(replace(JOINED, cause="lost", by="upstream", code=1006))
+    assert telemetry.route("realtime").websocket_ends == {
+        ("closed", "client", "1000"): 1,
+        ("lost", "upstream", "1006"): 1,
+    }
+    line = lines[0]
+    assert (line.pop("event"), line.pop("log_level")) == ("websocket", "info")
+    assert line == structs.asdict(JOINED)
+
+
+@pytest.mark.parametrize(
+    ("cause", "level"),
+    [
+        ("closed", "info"),
+        ("drain", "info"),
+        ("lost", "warning"),
+        ("silent", "warning"),
+        ("send_timeout", "warning"),
+        ("too_big", "warning"),
+    ],
+)
+def test_a_websocket_that_went_wrong_is_a_warning(cause: str, level: str) -> None:
+    """Peers that close, and a sidecar that leaves, are no trouble."""
+    with capture_logs() as lines:
+        Telemetry().websocket_ended(replace(JOINED, cause=cause))
+    assert [line["log_level"] for line in lines] == [level]
+
+
+def test_codes_of_applications_share_one_label() -> None:
+    """The attack: closes with each of two thousand codes, which would be as many time series."""
+    telemetry = Telemetry()
+    codes = [*range(1000, 1016), 0, 999, 1016, 2000, *range(3000, 5000), 65535, None]
+    with capture_logs() as lines:
+        for code in codes:
+            telemetry.websocket_ended(replace(JOINED, code=code))
+    labels = [label for _, _, label in telemetry.route("realtime").websocket_ends]
+    assert sorted(labels) == [*map(str, range(1000, 1016)), "other"]
+    assert telemetry.route("realtime").websocket_ends["closed", "client", "other"] == len(codes) - 16
+    assert [line["code"] for line in lines] == codes, "the line says which it was"
+
+
 # Lines of which there are many
 
 
@@ -301,12 +377,15 @@ async def test_lines_of_streams_leave_together(stderr: Written) -> None:
     telemetry = Telemetry()
     telemetry.stream_ended(FACTS)
     telemetry.request_ended(VISITED)
+    telemetry.websocket_ended(JOINED)
     assert not stderr.text
     await eventually(lambda: bool(stderr.text), "the lines are written")
-    first, second = stderr.lines
+    first, second, third = stderr.lines
     assert list(first) == ["timestamp", "level", "event", *Facts.__struct_fields__]
-    assert (first["event"], first["stream"], second["event"]) == ("stream", "AZaz09", "request")
-    assert first["timestamp"] <= second["timestamp"]
+    assert list(third) == ["timestamp", "level", "event", *Joined.__struct_fields__]
+    assert (first["stream"], third["upstream"]) == ("AZaz09", "origin")
+    assert [line["event"] for line in (first, second, third)] == ["stream", "request", "websocket"]
+    assert first["timestamp"] <= second["timestamp"] <= third["timestamp"]
 
 
 async def test_no_line_overtakes_another(stderr: Written) -> None:

@@ -21,6 +21,8 @@ from tests.support.client import Truncated, ask, read_answer, send
 from tests.support.command import PROJECT
 from tests.support.origin import PATIENCE, Connection, response
 from tests.support.script import holds
+from tests.support.tunnel import accepts
+from tests.support.websocket import CLOSE, ask_upgrade, closing, connect, frame
 
 SECRETS = {
     "authorization": "Bearer sk-client-2f9c",
@@ -289,6 +291,92 @@ async def test_no_credential_is_ever_written(
         assert secret not in written, [line for line in written.splitlines() if secret in line]
     for known in filter(None, ids):
         assert known not in written, [line for line in written.splitlines() if known in line]
+
+
+async def test_no_credential_of_a_websocket_is_ever_written(
+    tmp_path: Path, start_origin: StartOrigin, start_command: StartCommand
+) -> None:
+    """What a page can only say as a subprotocol, in the query or in a frame is as secret as a header."""
+
+    async def script(connection: Connection) -> None:
+        path = connection.target.partition("?")[0]
+        if path == "/refuses":
+            said = f"no such key: {connection.headers}".encode()
+            await connection.send(response(status="401 Unauthorized", body=said))
+        elif path == "/socket":
+            await accepts()(connection)
+        elif path == "/wrong":
+            await connection.send(b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n")
+            await connection.close()
+        else:
+            await provider(connection)
+
+    origin = await start_origin(script)
+    config = write_config(
+        tmp_path,
+        origin.url,
+        log={"level": "debug", "requests": True},
+        upstreams={"origin": {"url": origin.url}, "nobody": {"url": f"http://127.0.0.1:1/{PATH}"}},
+        routes=[
+            {"name": "dead", "path": "/dead", "upstream": "nobody", "websocket": "bridge"},
+            {
+                "name": "tunnel",
+                "path": "/{tail:socket|wrong}",
+                "upstream": "origin",
+                "websocket": "passthrough",
+            },
+            {"name": "all", "path": "/{tail:.*}", "upstream": "origin", "websocket": "bridge"},
+        ],
+    )
+    sidecar = await start_command("serve", config)
+    url, admin = await sidecar.url(), await sidecar.admin_url()
+    bearers = "sse-sidecar.v1, bearer.bearer-a81c, openai-insecure-api-key.sk-openai-7d20"
+    headers = {**SECRETS, "Sec-WebSocket-Protocol": bearers}
+    ids = []
+    for path in ("/stream", "/v1/chat/completions", "/refuses", "/garbage", "/dead"):
+        socket = await connect(url, f"{path}?{QUERY}", headers)
+        await socket.say({"type": "start", "body": {"secret": "body-40a2"}})
+        heard = await socket.hear()
+        if heard["type"] == "open":
+            ids.append(heard["stream"])
+            await socket.hear_until("end")
+            await socket.say({"type": "resume", "last_event_id": f"{ids[-1]}.1"})
+            await socket.hear_until("end")
+            await socket.say({"type": "resume", "last_event_id": f"{ids[-1]}.99"})
+            await socket.hear()
+        await socket.say('{"secret":"body-40a2"')
+        assert "body-40a2" in (await socket.hear())["message"]
+        assert (await socket.close(3000, "reason-5b1e")).code == 3000
+    for path in ("/socket", "/wrong"):
+        answer = await ask_upgrade(
+            url, f"{path}?{QUERY}", headers, early=frame(CLOSE, closing(3000, "reason-5b1e"))
+        )
+        assert answer.status == {"/socket": 101, "/wrong": 502}[path]
+        answer.abort()
+    assert (await ask_upgrade(url, f"/?{QUERY}", {**headers, "Sec-WebSocket-Version": "7"})).status == 426
+    twice = {**headers, "Sec-WebSocket-Protocol": f"{bearers}, bearer.bearer-a81c"}
+    assert (await ask_upgrade(url, f"/?{QUERY}", twice)).status == 400
+    await sidecar.logged("websocket")
+    metrics = await (await ask(admin, "/metrics")).body()
+    listing = await (await ask(admin, "/streams")).body()
+    sidecar.signal(signal.SIGTERM)
+    assert await sidecar.ended() == 0
+
+    assert len(ids) == 2
+    assert {line["status"] for line in sidecar.log("request")} >= {101, 400, 426, 502}
+    written = "\n".join((sidecar.errors, sidecar.output, metrics.decode(), listing.decode()))
+    values = [value.split(" ")[-1].split("=")[-1] for value in SECRETS.values()]
+    for secret in (
+        *values,
+        "bearer-a81c",
+        "sk-openai-7d20",
+        "query-6e4d",
+        "body-40a2",
+        "reason-5b1e",
+        PATH,
+        *ids,
+    ):
+        assert secret not in written, [line for line in written.splitlines() if secret in line]
 
 
 # The format

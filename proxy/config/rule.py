@@ -90,6 +90,8 @@ def check_route(fields: Fields, item: Item, reading: Reading) -> None:
 
 def _check_websocket(fields: Fields, item: Item, reading: Reading) -> None:
     """`max_message` and `max_concurrent` must have something to bound, where the route itself says them."""
+    if "websocket" in item.children and "websocket" not in fields:
+        return  # what was meant is not known, and is asked already
     spoken = fields.get("websocket", "off")
     for name, needs in (("max_message", ("bridge", "passthrough")), ("max_concurrent", ("bridge",))):
         setting = item.children.get(name)
@@ -161,7 +163,24 @@ def _check_order(routes: list[Item], reading: Reading) -> None:
             line = hiding.children["path"].line
             said = f"is never reached: {hiding.where} on line {line} matches all of it first"
             reading.refuse(route.children["path"], said)
+        elif _speaks_websocket(route):
+            _check_handshakes(route, broader, reading)
         seen.setdefault(syntax.reach(path), []).append(route)
+
+
+def _check_handshakes(route: Item, broader: list[Item], reading: Reading) -> None:
+    """A handshake is a GET, and goes to the first route that serves that, or WebSocket."""
+    for other in broader:
+        methods = _methods(other)
+        if methods is None or "GET" in methods or _speaks_websocket(other):
+            line = other.children["path"].line
+            said = f"is never reached: {other.where} on line {line} takes the handshakes first"
+            reading.refuse(route.children["websocket"], said)
+            return
+
+
+def _speaks_websocket(route: Item) -> bool:
+    return "websocket" in route.children and route.children["websocket"].word in ("bridge", "passthrough")
 
 
 def _serves_methods_of(broad: Item, narrow: Item) -> bool:

@@ -124,8 +124,11 @@ def _check_page(request: web.BaseRequest, origins: tuple[str, ...]) -> None:
 
 def same_origin(request: web.BaseRequest, origin: str) -> bool:
     """Whether a page of ``origin`` calls the host it came from."""
-    parts = urlsplit(origin)
-    return bool(parts.netloc) and parts.netloc.lower() == request.headers.get(hdrs.HOST, "").lower()
+    try:
+        host = urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[x: no browser says that
+        return False
+    return bool(host) and host == request.headers.get(hdrs.HOST, "").lower()
 
 
 def _is_address(name: str) -> bool:

@@ -14,6 +14,7 @@ from multidict import CIMultiDict, MultiMapping
 from proxy.config import Config, Route
 from proxy.errors import BadRequest, Refused, UpgradeRequired
 from proxy.server import guard
+from proxy.server.headers import nominated
 from proxy.server.wire import FrontProtocol
 
 #: §1.3: what is hashed behind the client's key.
@@ -70,19 +71,32 @@ def accept_of(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_GUID).digest()).decode()
 
 
+def fault_of(answer: MultiMapping[str], key: str) -> str | None:
+    """Tell why the fields of a 101 do not answer a handshake with this key (§4.1), if they do not."""
+    if answer.get(hdrs.UPGRADE, "").lower() != "websocket":
+        return "it switched to another protocol than WebSocket"
+    if "upgrade" not in nominated(answer):
+        return "its 101 has no 'Connection: Upgrade'"
+    if answer.get(hdrs.SEC_WEBSOCKET_ACCEPT) != accept_of(key):
+        return "its Sec-WebSocket-Accept does not fit the key"
+    return None
+
+
 def check_origin(request: web.BaseRequest, config: Config, route: Route) -> None:
     """Raise Refused where a foreign page opens a connection that the client's browser authenticates.
 
     CORS does not hold a page back here: only the server can. Where the route lists ``origins``, every page
     must be of one of them or ours; where it lists none, that holds for what a page could not do by itself,
-    which is to bring the browser's cookies. A bridge alone asks so much: an app behind a pass-through sees
+    which is to bring the browser's cookies, or a password that the browser knows (no page can set an
+    Authorization on a handshake). A bridge alone asks so much: an app behind a pass-through sees
     the Origin, and judges for itself.
     """
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None:
         return
     origins = guard.allowed_origins(config, route)
-    guarded = bool(origins) or (route.websocket == "bridge" and hdrs.COOKIE in request.headers)
+    ambient = hdrs.COOKIE in request.headers or hdrs.AUTHORIZATION in request.headers
+    guarded = bool(origins) or (ambient and route.websocket == "bridge")
     if guarded and origin not in origins and not guard.same_origin(request, origin):
         raise Refused(
             f"Origin {origin[:80]!r} may not open a WebSocket here; list it under 'origins' if it should"

@@ -78,10 +78,11 @@ class SseReader(Follower):
             while not self._over():
                 if protocol.writing_paused:
                     await wait_for_room(self._request, send)
-                    self.pump()
                 else:
                     self._wake = hub.loop.create_future()
                     await self._wake
+                if not protocol.writing_paused:  # also where it was full, and had room again at once
+                    self.pump()
             await wait_for_room(self._request, send)
         except TimeoutError:
             relay.tally.dropped("send_timeout")

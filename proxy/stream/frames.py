@@ -65,27 +65,29 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
 _RAW = msgspec.json.Decoder(msgspec.Raw)
 
+#: How msgspec refuses: what is no JSON, what JSON cannot be had as a value, and what is too deep.
+REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+#: So long a frame that msgspec refuses is looked at again, in bytes: the other parser builds what it reads,
+#: which for a frame of brackets takes twenty times its size.
+MAX_TAKEN_APART = 1024 * 1024
+
 #: So much of a client's frame is quoted back, in characters.
 QUOTED = 40
 
 
 def parse(text: bytes) -> Command:
     """Return what a client's text frame says. Raises BadFrame: what came, and what was expected."""
-    try:
-        said = _OBJECT.decode(text)
-    except msgspec.ValidationError:
-        raise BadFrame(f"expected a JSON object, got {_quoted(text)}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadFrame(f"this frame is not JSON: {error}; got {_quoted(text)}") from None
+    said = _object(text)
     kind = _text(said, "type") if "type" in said else None
     if kind is None:
         return Start(text)
     if kind == "start":
-        body = said.get("body")
-        return Start(None if body is None else bytes(body))
+        body = bytes(said.get("body", b"null"))
+        return Start(None if body == b"null" else body)
     if kind == "chat":
         del said["type"]
-        return Start(msgspec.json.encode(said))
+        return Start(_written(said))
     if kind == "cancel":
         return Cancel(_text(said, "stream"))
     if kind == "resume":
@@ -107,20 +109,68 @@ def _resume(said: dict[str, msgspec.Raw]) -> Resume:
 
 def _after(said: dict[str, msgspec.Raw]) -> str | None:
     """``after`` may be a number or a string, as it is in a query."""
-    if "after" not in said:
-        return None
-    value = _ANY.decode(said["after"])
+    value = _value(said, "after")
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_SEQ_DIGITS:
         return str(value)
-    return _text(said, "after")
+    if value is None or isinstance(value, str):
+        return value
+    raise BadFrame(
+        f"after: expected a number of blocks (0, 1, 2, …) or 'now', got {_quoted(bytes(said['after']))}"
+    )
 
 
 def _text(said: dict[str, msgspec.Raw], name: str) -> str | None:
     """Return the string under ``name``; None where there is none. Raises BadFrame where it is no string."""
-    value = _ANY.decode(said[name]) if name in said else None
+    value = _value(said, name)
     if value is None or isinstance(value, str):
         return value
     raise BadFrame(f"{name}: expected a string, got {_quoted(bytes(said[name]))}")
+
+
+def _value(said: dict[str, msgspec.Raw], name: str) -> Any:
+    """Return the value under ``name``, None where there is none.
+
+    JSON can say what has no value here: ``1e999``, or half a surrogate pair. Then it is what it was: Raw.
+    """
+    if name not in said:
+        return None
+    try:
+        return _ANY.decode(said[name])
+    except REFUSALS:
+        return said[name]
+
+
+def _object(text: bytes) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object, each as it is written. Raises BadFrame."""
+    try:
+        return _OBJECT.decode(text)
+    except msgspec.ValidationError:
+        raise BadFrame(f"expected a JSON object, got {_quoted(text)}") from None
+    except REFUSALS as error:
+        members = _members(text) if b"\\u" in text and len(text) <= MAX_TAKEN_APART else None
+        if members is None:
+            raise BadFrame(f"this frame is not JSON: {error}; got {_quoted(text)}") from None
+        return members
+
+
+def _members(text: bytes) -> dict[str, msgspec.Raw] | None:
+    r"""The same where msgspec sees no JSON and the grammar does; None where there is no object.
+
+    Half a surrogate pair (``"\ud83d"``) is such a case. A page that cuts a text in the middle of an emoji
+    says that, and over HTTP its body would pass. Here it passes written anew, in ASCII.
+    """
+    try:
+        said = _GRAMMAR.decode(text.decode())
+        if not isinstance(said, dict):
+            return None
+        return {name: msgspec.Raw(_COMPACT.encode(said[name]).encode()) for name in said}
+    except (ValueError, RecursionError):
+        return None
+
+
+def _written(members: dict[str, msgspec.Raw]) -> bytes:
+    """Return an object of these members."""
+    return b"{%b}" % b",".join([b"%b:%b" % (json.dumps(name).encode(), members[name]) for name in members])
 
 
 def _quoted(text: bytes) -> str:
@@ -132,7 +182,16 @@ def _quoted(text: bytes) -> str:
 
 def told(kind: str, **fields: Any) -> bytes:
     """Return one frame of the sidecar's: ``{"type": kind, …}``. A ``msgspec.Raw`` is spliced in."""
-    return frame(Opcode.TEXT, msgspec.json.encode({"type": kind, **fields}))
+    try:
+        text = msgspec.json.encode({"type": kind, **fields})
+    except UnicodeEncodeError:
+        text = msgspec.json.encode({"type": kind, **{name: _unicode(fields[name]) for name in fields}})
+    return frame(TEXT, text)
+
+
+def _unicode(value: Any) -> Any:
+    """Return a text without the surrogates that stand in it for a peer's bytes: of a reason phrase, say."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def end_frame(stream: str | None, terminal: Terminal) -> bytes:
@@ -202,18 +261,32 @@ TEXT = int(Opcode.TEXT)  # an enumeration's member is slow to look up
 
 MESSAGE = b'"message"'
 
+#: Names of events up to so many bytes are remembered in JSON: those of protocols are short.
+MAX_NAME = 128
 
-@functools.lru_cache(maxsize=256)  # a protocol has a few dozen names
+#: What JSON allows around a value (RFC 8259 §2).
+SPACE = b" \t\n\r"
+
+
 def _name(event: bytes) -> bytes:
     """Return an event's name in JSON; one that is empty is ``message``, as to an EventSource."""
-    return msgspec.json.encode(event.decode("utf-8", "replace")) if event else MESSAGE
+    return _known_name(event) if len(event) <= MAX_NAME else _text_in_json(event)
+
+
+def _text_in_json(text: bytes) -> bytes:
+    return msgspec.json.encode(text.decode("utf-8", "replace"))
+
+
+@functools.lru_cache(maxsize=256)  # a protocol has a few dozen names
+def _known_name(event: bytes) -> bytes:
+    return _text_in_json(event) if event else MESSAGE
 
 
 def _json(data: bytes) -> bytes:
     """Return a block's data as JSON: as it is where it is an object or array, else as a string."""
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()  # a text frame must be UTF-8 (RFC 6455 §8.1)
-    if data.startswith((b"{", b"[")) and _is_json(data):
+    if data.lstrip(SPACE).startswith((b"{", b"[")) and _is_json(data):
         return data
     return msgspec.json.encode(data.decode())
 
@@ -223,15 +296,16 @@ def _is_json(data: bytes) -> bool:
     try:
         _RAW.decode(data)
     except msgspec.DecodeError:
-        return b"\\u" in data and _is_json_by_grammar(data)
+        return b"\\u" in data and _is_json_by_grammar(data.decode())
     except RecursionError:
         return False
     return True
 
 
-def _is_json_by_grammar(data: bytes) -> bool:
+def _is_json_by_grammar(text: str) -> bool:
+    # Text, not bytes: in those Python would see UTF-16 as well, which the NULs of some data look like.
     try:
-        json.loads(data, parse_constant=_refuse)
+        _GRAMMAR.decode(text)
     except (ValueError, RecursionError):
         return False
     return True
@@ -239,3 +313,8 @@ def _is_json_by_grammar(data: bytes) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+#: JSON by its grammar, where msgspec also wants text to be Unicode.
+_GRAMMAR = json.JSONDecoder(parse_constant=_refuse)
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

@@ -242,8 +242,8 @@ class Messages:
 
     def _taken(self, header: Header, payload: bytes) -> Message | None:
         """Take one whole frame; return the message that it is, or completes."""
-        if header.key is not None:
-            payload = self._unmask(payload, header.key)
+        assert header.key is not None, "what is not masked is refused"
+        payload = self._unmask(payload, header.key)
         opcode = Opcode(header.opcode)
         if header.control:
             self.violation = _close_fault(payload) if opcode is Opcode.CLOSE else None
@@ -295,7 +295,8 @@ class Passage:
     ``feed`` returns what may pass on now: everything, but for headers and control frames that are not
     whole yet, pongs that answer our own ping (``token``), and whatever comes from a header on that announces
     a message of more than ``limit`` bytes. Then ``too_big`` is that message's size, and nothing passes any
-    more. ``closed`` is the code of the close frame that has come. ``ended`` says that either has happened.
+    more. ``closed`` is the code of the close frame that has passed. ``ended`` says that either has happened,
+    ``finished`` that the peer's close frame has come, also one that did not pass.
     What peers do wrong is between them: it passes.
 
     ``messages`` and ``bytes`` count data messages and their payload as it is on the wire.
@@ -309,6 +310,7 @@ class Passage:
         "bytes",
         "closed",
         "ended",
+        "finished",
         "limit",
         "messages",
         "too_big",
@@ -325,11 +327,17 @@ class Passage:
         self.too_big = 0
         self.closed: int | None = None
         self.ended = False
+        self.finished = False
 
     @property
     def between_frames(self) -> bool:
         """Whether a frame of ours may follow what has passed."""
         return not self._left or self.too_big > 0  # what is too big is left out from its header on
+
+    @property
+    def left(self) -> int:
+        """Bytes that belong to the frame of which the beginning has passed."""
+        return 0 if self.too_big else self._left
 
     @property
     def held(self) -> bytes:
@@ -412,7 +420,7 @@ class Passage:
         """Look at a whole control frame; return whether it answers our ping."""
         if header.key is not None:
             payload = mask(payload, header.key)
-        if header.opcode == Opcode.CLOSE and self.closed is None:
-            self.closed = close_code(payload)
-            self.ended = True
+        if header.opcode == Opcode.CLOSE and not self.finished:
+            self.finished = self.ended = True
+            self.closed = None if self.too_big else close_code(payload)
         return header.opcode == Opcode.PONG and payload == self._token

@@ -26,12 +26,19 @@ tls: {cert: /etc/tls/cert.pem, key: /etc/tls/key.pem}
 admin: {listen: "[::1]:9000"}
 store: {memory: {max_bytes: 1GiB, tombstones: 10, tombstone_keep: 1h}}
 drain: 0
+fast_path: off
 public_path: /edge/
 trusted_peers: [10.0.0.0/8, unix]
 hosts: [Example.com, "*.example.com"]
 origins: ["https://example.com:443"]
 limits:
-  {streams: 1, readers: 2, readers_per_stream: 3, readers_per_caller: 4, max_headers: 5, buffered_body: 0}
+  streams: 1
+  readers: 2
+  readers_per_stream: 3
+  readers_per_caller: 4
+  websockets: 6
+  max_headers: 5
+  buffered_body: 0
 log: {format: json, level: debug, requests: yes}
 defaults: {heartbeat: 250ms}
 upstreams:
@@ -52,6 +59,7 @@ routes:
     reconnect_for: 1h
     strip_prefix: /base
     host: client
+    websocket: bridge
     retry: 1500ms
     ids: always
     linger: forever
@@ -59,6 +67,8 @@ routes:
     timeouts: {connect: 1, first_byte: 2s, idle: 3s, total: 4m, send: 500ms}
     max_event_bytes: 1MiB
     max_body: 0
+    max_message: 2MiB
+    max_concurrent: 8
     high_water: 1KB
     gap: signal
     finished: restart

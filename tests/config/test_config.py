@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from proxy.config import (
     load,
     parse,
 )
+from proxy.config.form import settings_of
+from proxy.config.json_schema import STRUCTS
 from proxy.errors import ConfigError
 
 Routed = Callable[..., Config]
@@ -42,12 +45,19 @@ def test_every_setting(everything: str) -> None:
         admin=Admin(listen="[::1]:9000"),
         store=Store(memory=MemoryStore(max_bytes=1 << 30, tombstones=10, tombstone_keep=3600.0)),
         drain=0.0,
+        fast_path=False,
         public_path="/edge",
         trusted_peers=("10.0.0.0/8", "unix"),
         hosts=("example.com", "*.example.com"),
         origins=("https://example.com",),
         limits=Limits(
-            streams=1, readers=2, readers_per_stream=3, readers_per_caller=4, max_headers=5, buffered_body=0
+            streams=1,
+            readers=2,
+            readers_per_stream=3,
+            readers_per_caller=4,
+            websockets=6,
+            max_headers=5,
+            buffered_body=0,
         ),
         log=Log(format="json", level="debug", requests=True),
         defaults=Policy(heartbeat=0.25),
@@ -72,6 +82,7 @@ def test_every_setting(everything: str) -> None:
                 reconnect_for=3600.0,
                 strip_prefix="/base",
                 host="client",
+                websocket="bridge",
                 heartbeat=0.25,
                 retry=1.5,
                 ids="always",
@@ -80,6 +91,8 @@ def test_every_setting(everything: str) -> None:
                 timeouts=Timeouts(connect=1.0, first_byte=2.0, idle=3.0, total=240.0, send=0.5),
                 max_event_bytes=1 << 20,
                 max_body=0,
+                max_message=2 << 20,
+                max_concurrent=8,
                 high_water=1000,
                 gap="signal",
                 finished="restart",
@@ -92,6 +105,13 @@ def test_every_setting(everything: str) -> None:
             ),
         ),
     )
+
+
+def test_every_setting_is_among_them(everything: str) -> None:
+    """The file above grows with the settings; of `url` and `urls`, `cookie` and `header` it says one."""
+    settings = {name for struct in (Config, *STRUCTS) for name in settings_of(struct)}
+    unsaid = {name for name in settings if not re.search(rf"\b{name}: ", everything.replace("\n", " "))}
+    assert unsaid == {"url", "header"}
 
 
 def test_the_smallest_file(base: str) -> None:
@@ -134,6 +154,19 @@ def test_defaults_reach_routes(routed: Routed) -> None:
     config = routed("{heartbeat: 1s, retry: 2s, gap: fail}", "retry: 5s")
     assert config.defaults == Policy(heartbeat=1.0, retry=2.0, gap="fail")
     assert (config.routes[0].heartbeat, config.routes[0].retry, config.routes[0].gap) == (1.0, 5.0, "fail")
+
+
+def test_bounds_of_websockets_reach_routes(routed: Routed) -> None:
+    """In `defaults` they are for whichever route has WebSockets; a route's own win."""
+    defaults = "{max_message: 1KiB, max_concurrent: 3}"
+    plain, bridge = (
+        routed(defaults).routes[0],
+        routed(defaults, "websocket: bridge, max_concurrent: 5").routes[0],
+    )
+    assert (plain.websocket, plain.max_message, plain.max_concurrent) == ("off", 1024, 3)
+    assert (bridge.websocket, bridge.max_message, bridge.max_concurrent) == ("bridge", 1024, 5)
+    tunnel = routed(defaults, "websocket: passthrough, max_message: 1GiB").routes[0]
+    assert (tunnel.websocket, tunnel.max_message) == ("passthrough", 1 << 30)
 
 
 def test_replay_and_timeouts_merge_key_by_key(routed: Routed) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from proxy.config import parse
+
 Faults = Callable[..., list[str]]
 
 
@@ -40,6 +42,14 @@ Faults = Callable[..., list[str]]
         ("limits: {max_headers: 0}", "limits.max_headers: expected at least 1B, got the number `0`"),
         ("limits: {max_headers: 0.5}",
          "limits.max_headers: expected a whole number of bytes, got the number `0.5`"),
+        ("limits: {websockets: 0}", "limits.websockets: expected a whole number from 1, got the number `0`"),
+        ("limits: {websockets: off}",
+         "limits.websockets: expected a whole number from 1, got the switch `off`"),
+        ("defaults: {max_message: 0}", "defaults.max_message: expected at least 1B, got the number `0`"),
+        ("defaults: {max_message: off}", "defaults.max_message: expected a size such as 64KiB, 4MiB, 10MB or "
+         "a number of bytes, got the switch `off`"),
+        ("defaults: {max_concurrent: 0}",
+         "defaults.max_concurrent: expected a whole number from 1, got the number `0`"),
         ("log: {requests: maybe}", "log.requests: expected true or false, got the text `maybe`"),
         ("defaults: {heartbeat: 0}", "defaults.heartbeat: expected at least 10ms, got the number `0`"),
         ("defaults: {timeouts: {idle: 0s}}",
@@ -67,6 +77,8 @@ Faults = Callable[..., list[str]]
         ("store: {redis: x}", "store.redis: unknown key; the keys here are memory"),
         ("defaults: {idle: 5s}", "defaults.idle: unknown key; did you mean `timeouts.idle`?"),
         ("defaults: {path: /x}", "defaults.path: unknown key"),
+        ("defaults: {websocket: bridge}", "defaults.websocket: unknown key"),
+        ("limits: {websocket: 5}", "limits.websocket: unknown key; did you mean `websockets`?"),
         ("defaults: {replay: {enabled: false}}",
          "defaults.replay.enabled: unknown key; the keys here are max_events, max_bytes, keep"),
         ("defaults: {timeouts: {idle_default: 1s}}",
@@ -147,6 +159,26 @@ def test_faults_of_upstreams(upstream: str, said: str, base: str, faults: Faults
          "routes[0].strip_prefix: expected whole leading segments of the path's literal part `/`"),
         ("{name: a, path: /, upstream: app, open_after: 10s, timeouts: {first_byte: 10s}}",
          "routes[0].open_after: is never reached: `timeouts.first_byte` answers 504 after 10s"),
+        ("{name: a, path: /, upstream: app, websocket: brigde}", "routes[0].websocket: expected one of "
+         "off, bridge, passthrough, got the text `brigde`; did you mean `bridge`?"),
+        ("{name: a, path: /, upstream: app, websocket: yes}",
+         "routes[0].websocket: expected one of off, bridge, passthrough, got the switch `yes`"),
+        ("{name: a, path: /, upstream: app, websocket: bridge, max_message: 1X}",
+         "routes[0].max_message: expected a unit such as KiB (1024), KB (1000), MiB or MB after the number, "
+         "got the text `1X`"),
+        # what bounds a WebSocket, where none is
+        ("{name: a, path: /, upstream: app, max_message: 1KiB}",
+         "routes[0].max_message: has no effect: needs `websocket: bridge or passthrough`"),
+        ("{name: a, path: /, upstream: app, websocket: off, max_message: 1KiB}",
+         "routes[0].max_message: has no effect: needs `websocket: bridge or passthrough`"),
+        ("{name: a, path: /, upstream: app, max_concurrent: 2}",
+         "routes[0].max_concurrent: has no effect: needs `websocket: bridge`"),
+        ("{name: a, path: /, upstream: app, websocket: passthrough, max_concurrent: 2}",
+         "routes[0].max_concurrent: has no effect: needs `websocket: bridge`"),
+        # one fault is not told twice: whether they have an effect nobody knows
+        ("{name: a, path: /, upstream: app, websocket: bride, max_message: 5, max_concurrent: 2}",
+         "routes[0].websocket: expected one of off, bridge, passthrough, got the text `bride`; "
+         "did you mean `bridge`?"),
         ("just a name", "routes[0]: expected a mapping (key: value), got the text `just a name`"),
     ],
 )  # fmt: skip
@@ -236,6 +268,21 @@ def test_order_of_routes(base: str, faults: Faults) -> None:
         + "  - {name: a, path: /api, upstream: app}\n"
         + "  - {name: b, path: /post, upstream: app, methods: [POST]}\n"
     ) == ["line 6: routes[2].path: is never reached: routes[0] on line 4 matches all of it first"]
+
+
+def test_order_of_websockets(faults: Faults) -> None:
+    """A handshake is a GET: a route behind one that serves GET, or WebSocket, for its path never gets one."""
+    text = (
+        "upstreams: {app: {url: http://127.0.0.1:3000}}\n"
+        "routes:\n"
+        "  - {name: pages, path: '/{tail:.*}', methods: [GET], upstream: app}\n"
+        "  - {name: chat, path: /api/chat, methods: [POST], upstream: app, websocket: bridge}\n"
+    )
+    told = "line 4: routes[1].websocket: is never reached: routes[0] on line 3 takes the handshakes first"
+    assert faults(text) == [told]
+    assert parse(text.replace("[GET]", "[PUT]"))
+    spoken = text.replace("[GET]", "[PUT]").replace("app}\n  -", "app, websocket: passthrough}\n  -")
+    assert faults(spoken) == [told]
 
 
 def test_duplicate_names(base: str, faults: Faults) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proxy.server.wire import FrontProtocol
 from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, transports
 from tests.support.client import Answer, Truncated, ask
 from tests.support.origin import PATIENCE, Connection, Origin
@@ -404,3 +405,36 @@ async def test_a_slow_reader_that_takes_bytes_is_not_cut(
     taken += await answer.reader.read()
     assert taken.count(piece[6:]) == 64
     assert not sidecar.telemetry.route("all").drops
+
+
+async def test_a_socket_that_has_room_again_at_once_is_written_to(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may have taken everything before the answer's task could look: it must not go to sleep.
+
+    uvloop may write, and tell that there is room, in the very turn in which it found the socket full.
+    """
+    pause_writing = FrontProtocol.pause_writing
+
+    def pause_and_resume(protocol: FrontProtocol) -> None:
+        asyncio.get_running_loop().call_soon(protocol.resume_writing)
+        pause_writing(protocol)
+        protocol.transport._protocol_paused = False  # type: ignore[union-attr]  # the transport's own note of it
+
+    async def script(connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.chunk(b"data: 000000 x\n\n")
+        await connection.reader.read(1)
+
+    origin = await start_origin(script)
+    sidecar = await start_sidecar(origin.url)
+    answer = await ask(sidecar.url, method="POST", window=32 * KIB)
+    await answer.block()
+    (transport,) = transports(sidecar)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * KIB)
+    monkeypatch.setattr(FrontProtocol, "pause_writing", pause_and_resume)
+    upstream = await origin.request()
+    await upstream.chunk(b"".join(b"data: %06d %b\n\n" % (number, b"x" * KIB) for number in range(1, 2001)))
+    await upstream.end()
+    async with asyncio.timeout(PATIENCE):
+        assert numbers(await answer.rest()) == list(range(1, 2001))

@@ -288,6 +288,17 @@ def test_tail() -> None:
     assert log.tail(0) == []
 
 
+def test_the_newest() -> None:
+    """The last block, whatever is dropped; a log that never had one has none."""
+    log = Log(1, UNBOUNDED)
+    with pytest.raises(IndexError):
+        assert log.newest
+    for seq in range(1, 2 * COMPACT_AFTER):
+        append(log, block(seq))
+        log.trim()
+        assert log.newest == block(seq)
+
+
 def test_size_before_a_window() -> None:
     """Before the window the size is that of its edge: dropped blocks are not known one by one."""
     log = log_of(6, max_events=3)
