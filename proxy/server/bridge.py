@@ -21,12 +21,14 @@ from proxy.errors import (
     BadFrame,
     Busy,
     CapacityError,
+    Gap,
     NothingRunning,
     SidecarError,
     UnknownStream,
     UpstreamBroken,
 )
 from proxy.server import guard, handshake, report, resume
+from proxy.server.coding import IDENTITY, Decoder, decoder
 from proxy.server.exchange import Exchange
 from proxy.server.hub import Hub
 from proxy.server.opening import Begun, Opener
@@ -46,15 +48,19 @@ from proxy.stream.websocket import CloseCode, Message, Messages, Opcode, close_c
 #: Bytes of answers to a client that does not read them, after which it is not listened to any more.
 MAX_UNREAD = 64 * 1024
 
+#: Bytes of a client that are listened to in one go: what they make us answer cannot be known before. The
+#: worst are frames of 7 bytes, each of which is told in some 200 what is wrong with it.
+HEARD_AT_ONCE = 16 * 1024
+
 #: How long a peer that was told of the end may take to say so too, in seconds.
 GOODBYE_SECONDS = 5.0
 
 #: Of an error that the upstream answers with, so much is told, in bytes.
 ERROR_BYTES = 64 * 1024
 
-#: Fields of a handshake that mean nothing to a request that is made in its name.
+#: Fields of a handshake that mean nothing to a request that is made in its name. (Connection stays until it
+#: has told which others end here.)
 NOT_OF_A_START = (
-    hdrs.CONNECTION,
     hdrs.UPGRADE,
     hdrs.SEC_WEBSOCKET_KEY,
     hdrs.SEC_WEBSOCKET_VERSION,
@@ -94,6 +100,7 @@ class Bridge:
         self._alarm = Alarm(self._beat)
         self._missed = 0  # heartbeats since the client was last heard
         self._unread = 0  # bytes of answers that did not fit into the socket
+        self._unheard = b""  # what came and is not listened to until there is room for its answers
         self._leaving = False
         self._closing = False  # whether our close frame is sent
         self._closed_at = 0.0  # when the client's last word is waited for no more, in the loop's time
@@ -113,12 +120,13 @@ class Bridge:
             hub.wheel.set(self._alarm, hub.loop.time() + self._route.heartbeat)
             self._protocol.take_over(self._take)
             while not self._closed:
-                self._settle()
+                self._look_round()
                 if self._protocol.writing_paused:
                     await wait_for_room(request, send)
-                    self._go_on()
                 else:
                     await self._sleep()
+                if not self._protocol.writing_paused:
+                    self._go_on()  # also where there was room again before anybody could wait for it
             await wait_for_room(request, send)
         except TimeoutError:
             for reader in self._readers.values():
@@ -129,6 +137,7 @@ class Bridge:
             hub.wheel.drop(self._alarm)
             hub.dismiss_socket(self, stats)
             self._let_go()
+            self._protocol.hear_no_more()
         return answer
 
     # What readers need: a Line
@@ -157,6 +166,7 @@ class Bridge:
 
     def dismiss(self) -> None:
         """Close now: the client may come again."""
+        self._tell_ends()
         self._close(CloseCode.GOING_AWAY, "draining; reconnect")
 
     def settle(self) -> None:
@@ -174,29 +184,40 @@ class Bridge:
         await asyncio.wait({wake}, timeout=patience)
         self._closed = self._closed or not wake.done()
 
-    def _settle(self) -> None:
+    def _tell_ends(self) -> None:
         """Take leave of the streams that are over, and tell how they ended."""
         for reader in [reader for reader in self._readers.values() if reader.over]:
             relay = reader.relay
             del self._readers[relay.id]
             reader.exit(self._caller)
             if reader.lost is not None:
-                self._tell(reader.lost, stream=relay.id, earliest=reader.lost.earliest)
+                self._tell(reader.lost, stream=relay.id)
             elif not reader.dropped and relay.log.terminal is not None:
-                self.write(frames.end_frame(relay.id, relay.log.terminal))
+                self._answer(frames.end_frame(relay.id, relay.log.terminal))
+
+    def _look_round(self) -> None:
+        """See whether there is anything left to stay for."""
+        self._tell_ends()
         if self._leaving and not self._busy:
             self.dismiss()
 
     def _go_on(self) -> None:
         """The socket has room again."""
+        if self._transport.is_closing():
+            return  # uvloop's do not let themselves be resumed then; this task is about to be cancelled
         if self._unread > MAX_UNREAD:
             self._transport.resume_reading()
         self._unread = 0
+        self._listen()
         for reader in self._readers.values():
             reader.pump()
+        if len(self._readers) > 1:
+            # Another is first next time: one that always has more would take all the room there is.
+            first = next(iter(self._readers))
+            self._readers[first] = self._readers.pop(first)
 
     def _let_go(self) -> None:
-        """The client is gone: what is opened for it ends, what it followed lingers."""
+        """The client hears nothing more: what is opened for it ends, what it followed lingers."""
         for task in self._opening:
             task.cancel()
         for reader in self._readers.values():
@@ -213,8 +234,19 @@ class Bridge:
     def _take(self, data: bytes) -> None:
         """Take bytes from the client."""
         self._missed = 0
-        for message in self._messages.feed(data):
-            self._receive(message)
+        self._unheard += data
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hear what has come, as long as there is room for the answers."""
+        data, self._unheard = self._unheard, b""
+        for at in range(0, len(data), HEARD_AT_ONCE):
+            if self._unread > MAX_UNREAD:
+                self._unheard = data[at:]
+                self._transport.pause_reading()
+                return
+            for message in self._messages.feed(data[at : at + HEARD_AT_ONCE]):
+                self._receive(message)
         violation = self._messages.violation
         if violation is not None and not self._closing:
             self._tell(BadFrame(violation.reason))
@@ -261,26 +293,27 @@ class Bridge:
         task.add_done_callback(self._opening.discard)
 
     async def _open(self, body: bytes | None) -> None:
-        request, started = self._asked(body), self._hub.loop.time()
-        status = report.CLIENT_LEFT
+        request, started = self._asked(body), self._hub.clock()
+        status, told = report.CLIENT_LEFT, False
         try:
             exchange = self._ask(request)
             guard.check_caller(request, exchange.config, exchange.route, credentials=exchange.credentials)
             exchange.upload.check_head()
             opening = await self._opener.prepare(exchange, exchange.call())
-            status = await self._begin(await opening())
+            begun = await opening()
+            told = begun.relay is None and self._hub.telemetry.tells_requests
+            status = await self._begin(begun)
         except SidecarError as error:
-            status = error.status
+            status, told = error.status, error.status >= 500 or self._hub.telemetry.tells_requests
             self._tell(error)
         except Exception:
-            status = 500
+            status, told = 500, True
             self._tell(SidecarError("the sidecar failed; its log says why"))
             raise
         finally:
             report.request(
-                self._hub, self._route.name, request, self._caller, status=status, started=started,
-                told=status >= 500,
-            )  # fmt: skip
+                self._hub, self._route.name, request, self._caller, status=status, started=started, told=told
+            )
             self._opening.discard(cast(asyncio.Task[None], asyncio.current_task()))
             self.wake_up()
 
@@ -302,7 +335,7 @@ class Bridge:
         reader = WsReader(self._hub, relay, self, seq)
         reader.enter(self._caller, resumed=bool(said))
         self._readers[relay.id] = reader
-        self.write(frames.told("open", stream=relay.id, status=200, **said))
+        self._answer(frames.told("open", stream=relay.id, status=200, **said))
         reader.begin()
 
     async def _tell_answer(self, response: Response) -> int:
@@ -311,10 +344,10 @@ class Bridge:
         good = 200 <= status < 300
         body = await self._read(response, self._route.max_message if good else ERROR_BYTES)
         if good:
-            self.write(frames.told("open", stream=None, status=status))
+            self._answer(frames.told("open", stream=None, status=status))
             if body:
-                self.write(frames.told("event", id=None, event="message", data=frames.as_json(body)))
-            self.write(frames.end_frame(None, Terminal(Reason.COMPLETE)))
+                self._answer(frames.told("event", id=None, event="message", data=frames.as_json(body)))
+            self._answer(frames.end_frame(None, Terminal(Reason.COMPLETE)))
             return status
         error = AnsweredWithError(f"the upstream answered {status} {reason}".rstrip())
         self._tell(error, status=status, recoverable=status in PASSING, body=frames.as_json(body))
@@ -322,15 +355,18 @@ class Bridge:
 
     async def _read(self, response: Response, limit: int) -> bytes:
         """Return a body of at most ``limit`` bytes; an error's is cut there. Raises UpstreamBroken."""
-        body, idle = bytearray(), self._route.idle_for(feed=False)
+        body, idle, coding = bytearray(), self._route.idle_for(feed=False), _coding_of(response)
         try:
             while len(body) <= limit:
                 async with asyncio.timeout(idle):
                     data = await response.answer.content.readany()
                 if not data:
                     return bytes(body)
-                body += data
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                for piece in coding.decode(data):
+                    body += piece
+                    if len(body) > limit:
+                        break  # a few kilobytes can decode to gigabytes
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise UpstreamBroken("the upstream's answer", broken_by(error), sent=True) from error
         finally:
             response.close()
@@ -363,7 +399,7 @@ class Bridge:
 
     def _cancel_all(self) -> None:
         """Stop what runs here, also what has not begun. Raises NothingRunning."""
-        self._settle()
+        self._tell_ends()
         if not self._busy:
             raise NothingRunning("nothing runs on this connection; name a stream that runs elsewhere")
         for task in list(self._opening):
@@ -384,15 +420,15 @@ class Bridge:
     def _check_busy(self) -> None:
         if self._leaving:
             raise CapacityError("the sidecar is draining; connect again")
-        self._settle()  # what is over does not count, even if nobody has looked yet
+        self._tell_ends()  # what is over does not count, even if nobody has looked yet
         limit = self._route.max_concurrent
         if self._busy >= limit:
             raise Busy(f"{self._busy} of {limit} streams run on this connection (max_concurrent)")
 
     def _asked(self, body: bytes | None) -> web.BaseRequest:
-        """Return the request that a start is: a POST, unless the route takes none."""
-        methods = self._route.methods
-        method = hdrs.METH_POST if methods is None or hdrs.METH_POST in methods else methods[0]
+        """Return the request that a start is: a POST, or what the route takes instead, best a GET."""
+        methods = self._route.methods or (hdrs.METH_POST,)
+        method = next((name for name in (hdrs.METH_POST, hdrs.METH_GET) if name in methods), methods[0])
         headers = CIMultiDict(self._client.headers)
         if body is not None:
             headers[hdrs.CONTENT_TYPE] = "application/json"
@@ -405,15 +441,15 @@ class Bridge:
         """Tell of an error, after which the connection lives on."""
         recoverable = error.status in PASSING and not error.sent
         told = {"code": error.kind, "message": str(error), "recoverable": recoverable, "status": error.status}
+        if isinstance(error, Gap):
+            told["earliest"] = error.earliest
         self._answer(frames.told("error", **(told | said)))
 
     def _answer(self, frames: bytes) -> None:
-        """Answer a command. A client that asks and does not read is not listened to for a while."""
+        """Write what is no event of a stream. A client that asks and does not read is not listened to."""
         self.write(frames)
         if self._protocol.writing_paused:
-            before, self._unread = self._unread, self._unread + len(frames)
-            if before <= MAX_UNREAD < self._unread:
-                self._transport.pause_reading()
+            self._unread += len(frames)
             self.wake_up()
 
     def _close(self, code: int, reason: str = "") -> None:
@@ -422,6 +458,7 @@ class Bridge:
             self.write(frame(Opcode.CLOSE, close_payload(code, reason)))
             self._closing = True
             self._closed_at = self._hub.clock() + GOODBYE_SECONDS
+            self._let_go()  # there is no way to tell of anything any more
             self.wake_up()
 
     def _finish(self) -> None:
@@ -467,6 +504,12 @@ def _fields(request: web.BaseRequest, subprotocols: list[str]) -> CIMultiDict[st
     if token is not None and hdrs.AUTHORIZATION not in headers:
         headers[hdrs.AUTHORIZATION] = f"Bearer {token}"
     return headers
+
+
+def _coding_of(response: Response) -> Decoder:
+    """Return what undoes an answer's coding, which a frame cannot tell of. What nobody knows stays."""
+    codings = response.answer.headers.getall(hdrs.CONTENT_ENCODING, ())
+    return decoder(", ".join(codings)) or IDENTITY
 
 
 def _stream_of(asked: Resume) -> str:

@@ -12,6 +12,7 @@ else. A full socket on one side pauses reading on the other: what is held is one
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from typing import Literal
 
@@ -19,7 +20,7 @@ from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from multidict import CIMultiDict
 
-from proxy.errors import UpstreamBroken
+from proxy.errors import CapacityError, UpstreamBroken
 from proxy.server import handshake, report
 from proxy.server.direct import READ_A_TURN
 from proxy.server.exchange import Exchange
@@ -28,7 +29,7 @@ from proxy.server.hub import Hub
 from proxy.server.plain import pass_on
 from proxy.server.pool import Call, Reply
 from proxy.server.wheel import Alarm
-from proxy.server.wire import Switched, detached
+from proxy.server.wire import Gone, Switched, detached
 from proxy.stream.websocket import CloseCode, Opcode, Passage, close_payload, frame
 from proxy.telemetry import Joined
 
@@ -38,7 +39,7 @@ TOKEN_BYTES = 8
 #: How long peers that were told of the end may take to say so too, in seconds.
 GOODBYE_SECONDS = 5.0
 
-#: So many heartbeats without a byte, two pings among them, and a peer is given up.
+#: A peer that has sent nothing for so many heartbeats, each of which began with a ping, is given up.
 SILENT_BEATS = 2
 
 Side = Literal["client", "upstream"]
@@ -51,8 +52,8 @@ class End(asyncio.Protocol):
     """One of the two connections. ``passage`` is the direction from here to the ``other`` end."""
 
     __slots__ = (
-        "_before", "_moved", "_paused", "_resting", "_tunnel", "_waiting", "full", "leaving", "missed",
-        "other", "passage", "side", "spoke", "transport",
+        "_before", "_exc", "_moved", "_paused", "_resting", "_tunnel", "_waiting", "farewell", "full", "gone",
+        "leaving", "missed", "other", "passage", "side", "spoke", "transport",
     )  # fmt: skip
 
     other: End
@@ -66,12 +67,15 @@ class End(asyncio.Protocol):
         self.transport = transport
         self.passage = Passage(tunnel.limit, tunnel.token)
         self.full = False  # whether the socket takes no more for now
-        self.leaving = False  # whether it was told of the end, by us
-        self.missed = 0  # heartbeats since the last byte
+        self.gone = isinstance(transport, Gone)  # whether the connection is over,
+        self._exc: Exception | None = None  # and what ended it
+        self.leaving = False  # whether nothing of it passes any more but the rest of the frame on its way,
+        self.farewell = b""  # and the close frame that it gets when there is a place for one
+        self.missed = 0  # pings since the last byte
         self.spoke = True  # whether anything passed since the last heartbeat
         self._paused = False  # whether it is not read, because the other end is full
         self._resting = False  # whether it is not read until the loop's next turn
-        self._waiting = 0  # bytes in its full socket, when last looked at,
+        self._waiting = 0  # bytes that wait for a slow peer, when last looked at,
         self._moved = 0.0  # and the loop's time when that had become less
 
     # What the transport calls
@@ -79,27 +83,28 @@ class End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the peer: the hot path."""
         self.missed = 0
-        passing = self.passage.feed(data)
-        if passing:
-            self.spoke = True
-            transport = self.other.transport
-            if not (self.leaving or transport.is_closing()):
-                transport.write(passing)
-        if self.passage.ended:
-            self._tunnel.ended(self)
-            if self.leaving and self.passage.closed is not None:
-                self.transport.close()  # both have said it
+        if self.leaving:
+            self._take_last(data)
+        else:
+            passing = self.passage.feed(data)
+            if passing:
+                self.spoke = True
+                transport = self.other.transport
+                if not transport.is_closing():
+                    transport.write(passing)
+            if self.passage.ended:
+                self._tunnel.ended(self)
         if len(data) >= READ_A_TURN:
             self._rest()
 
     def eof_received(self) -> None:
         """The peer sends no more, and then the connection ends: WebSocket knows no half-open state."""
+        self._tunnel.left(self)
 
     def pause_writing(self) -> None:
         """Hear that the socket is full: the other end is not read until it is not."""
         self.full = True
-        self._waiting = self.transport.get_write_buffer_size()
-        self._moved = self._tunnel.clock()
+        self.watch()
         self.other.pause(paused=True)
 
     def resume_writing(self) -> None:
@@ -108,17 +113,22 @@ class End(asyncio.Protocol):
         self.other.pause(paused=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hear that it is over, and let the connection's owner hear it."""
-        self._before.connection_lost(exc)
-        self._tunnel.lost(self)
+        """Hear that it is over."""
+        self.gone, self._exc = True, exc
+        self._tunnel.left(self)
 
     # What the tunnel does
 
-    def begin(self, data: bytes) -> None:
-        """Take the connection over, and first what had come before."""
-        self.transport.set_protocol(self)
-        if data:
-            self.data_received(data)
+    def take_over(self, high_water: int) -> None:
+        """Hear from now on what the transport tells."""
+        if not self.gone:
+            self.transport.set_protocol(self)
+            self.transport.set_write_buffer_limits(high=high_water)
+
+    def hand_back(self) -> None:
+        """Let the connection's owner hear that it is over, if it has not."""
+        if not isinstance(self.transport, Gone):
+            self._before.connection_lost(self._exc)
 
     def pause(self, *, paused: bool) -> None:
         """Read no more, or go on."""
@@ -126,45 +136,78 @@ class End(asyncio.Protocol):
         self.missed = 0
         self._read()
 
-    def send(self, opcode: Opcode, payload: bytes) -> bool:
-        """Put a frame of ours between the peer's; return whether there was a place for it."""
-        into = self.other.passage
-        if not into.between_frames or into.closed is not None or self.leaving or self.transport.is_closing():
-            return False
-        key = os.urandom(4) if self.side == "upstream" else None
-        self.transport.write(frame(opcode, payload, key))
-        return True
+    def ping(self) -> None:
+        """Put a ping of ours between the peer's frames, unless the last of these has passed."""
+        if self.other.passage.closed is None and not (self.leaving or self.transport.is_closing()):
+            self.transport.write(self._ours(Opcode.PING, self._tunnel.token))
 
     def say_goodbye(self, code: CloseCode, reason: str) -> None:
-        """Tell the peer of the end; where there is no place for that, end it."""
-        if self.send(Opcode.CLOSE, close_payload(code, reason)):
-            self.leaving = True
-            self._paused = False
-            self._read()
-        else:
-            self._tunnel.close(self)
+        """Tell the peer of the end as soon as it can ``part``, unless the other one has told it."""
+        self.leaving = True
+        if self.other.passage.closed is None:
+            self.farewell = self._ours(Opcode.CLOSE, close_payload(code, reason))
 
-    def is_stuck(self, now: float, seconds: float) -> bool:
-        """Whether the peer has taken nothing of what waits for it, for so long."""
-        if not self.full:
-            return False
+    def part(self) -> None:
+        """Send the farewell if there is a place for it: from then on only the peer's own close is to come."""
+        if not self.other.passage.between_frames:
+            return
+        if self.farewell and not self.transport.is_closing():
+            self.transport.write(self.farewell)
+        self.farewell = b""
+        self.other.pause(paused=False)
+        if self.passage.finished:
+            self._tunnel.close(self)  # both have said it
+
+    def watch(self) -> None:
+        """See from now on whether the peer takes what waits for it."""
+        self._waiting = self.transport.get_write_buffer_size()
+        self._moved = self._tunnel.clock()
+        self._tunnel.look_at(self._moved + self._tunnel.patience)
+
+    def stuck_at(self, now: float) -> float:
+        """When the peer will have taken nothing of what waits for it, for too long."""
+        if self.gone or not (self.full or self.transport.is_closing()):
+            return math.inf
         waiting = self.transport.get_write_buffer_size()
         if waiting < self._waiting:
             self._waiting, self._moved = waiting, now
-        return now >= self._moved + seconds
+        return self._moved + self._tunnel.patience
 
     def is_silent(self) -> bool:
-        """Count a heartbeat, and ping if nothing came since the last; return whether the peer is gone."""
-        if self._paused or self.full:
+        """Ping at a heartbeat, if nothing came since the last; return whether the peer is gone."""
+        if self._paused or self.full or not self.other.passage.between_frames:
             self.missed = 0  # its silence is our doing, or a ping would not arrive
-            return False
-        if self.missed >= SILENT_BEATS:
-            return True
-        self.missed += 1
-        if not self.spoke:
-            self.send(Opcode.PING, self._tunnel.token)
-        self.spoke = False
+        elif self.missed >= SILENT_BEATS:
+            return not self.transport.is_closing()
+        elif self.spoke:
+            self.spoke = False
+        else:
+            self.ping()
+            self.missed += 1
         return False
+
+    def abort(self) -> None:
+        """End the connection now, whatever waits in it."""
+        self._moved = math.inf
+        if not self.gone:
+            self.transport.abort()
+
+    def _take_last(self, data: bytes) -> None:
+        """Take what still comes: the rest of a frame, on whose end the other one waits, and a close frame."""
+        rest = data[: self.passage.left]
+        if rest and self.other.farewell:
+            passing = self.passage.feed(rest)
+            if not self.other.transport.is_closing():
+                self.other.transport.write(passing)
+            self.other.part()
+            data = data[len(rest) :]
+        self.passage.feed(data)
+        if self.passage.finished and not self.farewell:
+            self._tunnel.close(self)  # both have said it
+
+    def _ours(self, opcode: Opcode, payload: bytes) -> bytes:
+        """Return a frame of ours for the peer."""
+        return frame(opcode, payload, os.urandom(4) if self.side == "upstream" else None)
 
     def _rest(self) -> None:
         """Read on in the loop's next turn: the other connections have theirs."""
@@ -197,15 +240,17 @@ class Tunnel:
         self._stats = hub.telemetry.route(exchange.route.name)
         self._ends: tuple[End, ...] = ()
         self._over: asyncio.Future[None] = hub.loop.create_future()
-        self._alarm = Alarm(self._beat)
+        self._alarm = Alarm(self._look)
+        self._beats_at = math.inf  # the loop's time of the next heartbeat,
+        self._ends_at = math.inf  # and when peers that were told of the end must have left
         self._cause: Cause | None = None
         self._by = "sidecar"
         self._code: int | None = None
-        self._ending = False  # whether the peers were told of the end, by us
         self._counted = [0, 0, 0, 0]  # messages and bytes of either end that the route has counted
         self.clock = hub.clock
         self.loop = hub.loop
         self.limit = exchange.route.max_message
+        self.patience = exchange.route.timeouts.send
         self.token = os.urandom(TOKEN_BYTES)
 
     async def serve(self) -> web.StreamResponse:
@@ -218,10 +263,13 @@ class Tunnel:
             if response.answer.status != 101:
                 return await pass_on(exchange, response)
             try:
+                if self._ends_at < math.inf:
+                    raise CapacityError("the sidecar is draining")
                 return await self._join(response.answer, key)
             finally:
                 response.close()
         finally:
+            hub.wheel.drop(self._alarm)
             hub.dismiss_socket(self, self._stats)
 
     # What the hub needs
@@ -263,9 +311,9 @@ class Tunnel:
 
     async def _join(self, reply: Reply, key: str) -> web.StreamResponse:
         request, exchange = self._exchange.request, self._exchange
-        if reply.headers.get(hdrs.SEC_WEBSOCKET_ACCEPT) != handshake.accept_of(key):
-            who = f"upstream {exchange.upstream.name!r}"
-            raise UpstreamBroken(who, "its Sec-WebSocket-Accept does not fit the key", sent=True)
+        fault = handshake.fault_of(reply.headers, key)
+        if fault is not None:
+            raise UpstreamBroken(f"upstream {exchange.upstream.name!r}", fault, sent=True)
         answer = Switched(_fields(reply, credentials=exchange.credentials))
         await answer.prepare(request)
         assert reply.connection is not None
@@ -274,26 +322,32 @@ class Tunnel:
             self._open(request.protocol, reply.connection.protocol)
             await self._over
         finally:
-            self._hub.wheel.drop(self._alarm)
             for end in self._ends:
-                self.close(end)
-            self._tell()
+                end.abort()  # both are gone, unless the sidecar stops
+            if self._ends:
+                self._tell()
+            if all(end.gone for end in self._ends):
+                self._ends = ()  # each knows the tunnel, and the other: reference counting would free neither
         return answer
 
     def _open(self, client: BaseProtocol, upstream: BaseProtocol) -> None:
-        """Put our ends in the place of aiohttp's protocols."""
-        early = []
-        sides: tuple[tuple[Side, BaseProtocol], ...] = (("client", client), ("upstream", upstream))
-        for side, protocol in sides:
-            transport, data = detached(protocol)
-            transport.set_write_buffer_limits(high=self._route.high_water)
-            self._ends += (End(self, side, transport, protocol),)
-            early.append(data)
-        here, there = self._ends
+        """Put our ends in the place of aiohttp's protocols, and let each take first what had come before."""
+        transport, heard = detached(client)
+        upstream_transport, told = detached(upstream)
+        here = End(self, "client", transport, client)
+        there = End(self, "upstream", upstream_transport, upstream)
         here.other, there.other = there, here
-        self._hub.wheel.set(self._alarm, self.clock() + self._route.heartbeat)
-        for end, data in zip(self._ends, early, strict=True):
-            end.begin(data)
+        self._ends = here, there
+        self._beats_at = self.clock() + self._route.heartbeat
+        self.look_at(self._beats_at)
+        for end in self._ends:
+            end.take_over(self._route.high_water)
+        for end, data in ((here, heard), (there, told)):
+            if data:
+                end.data_received(data)
+        for end in self._ends:
+            if end.gone:
+                self.left(end)
 
     # How it ends
 
@@ -306,13 +360,19 @@ class Tunnel:
         else:
             self._note("closed", end.side, end.passage.closed)
 
-    def lost(self, end: End) -> None:
-        """An end's connection is over: so is the other's, when that has been given what is left."""
+    def left(self, end: End) -> None:
+        """A peer sends no more, or its connection is over: so is the other's, when that has been given what
+        is left. When both are, so is the tunnel.
+        """
         self._note("lost", end.side, CloseCode.ABNORMAL)
-        if not end.other.leaving:
+        self.close(end)
+        if end.other.farewell or not end.other.leaving:
             self.close(end.other)
-        if end.side == "upstream" and end.other.transport.is_closing() and not self._over.done():
-            self._over.set_result(None)  # where it is the client's, aiohttp cancels the waiting
+        if end.gone and end.other.gone:
+            if not self._over.done():
+                self._over.set_result(None)
+            for each in self._ends:
+                each.hand_back()
 
     def _note(self, cause: Cause, by: str, code: int | None) -> None:
         """Remember the first thing that ended it."""
@@ -321,44 +381,47 @@ class Tunnel:
 
     def _say_goodbye(self, code: CloseCode, reason: str, culprit: End | None = None, told: str = "") -> None:
         """Tell both peers of the end, the ``culprit`` the truth, and do not wait for ever for an answer."""
-        if self._ending:
+        if self._ends_at < math.inf:
             return
-        self._ending = True
+        self._ends_at = self.clock() + GOODBYE_SECONDS
+        self._beats_at = math.inf
+        self.look_at(self._ends_at)
         for end in self._ends:
             if end is culprit:
                 end.say_goodbye(CloseCode.TOO_BIG, told)
             else:
                 end.say_goodbye(code, reason)
-        self._hub.wheel.set(self._alarm, self.clock() + GOODBYE_SECONDS)
+        for end in self._ends:
+            end.part()
 
-    def _beat(self, now: float) -> float | None:
-        """See whether both peers still live."""
-        if self._ending:
+    def look_at(self, moment: float) -> None:
+        """See at this moment, or before, whether both peers still live."""
+        self._hub.wheel.set(self._alarm, moment)
+
+    def _look(self, now: float) -> float | None:
+        if now >= self._ends_at:
             for end in self._ends:
-                end.transport.abort()
+                end.abort()
             return None
         for end in self._ends:
-            if end.transport.is_closing():
-                return None
-            if end.is_stuck(now, self._route.timeouts.send):
+            if end.stuck_at(now) <= now:
                 self._give_up(end, "send_timeout")
-                return None
-            if end.is_silent():
-                self._give_up(end, "silent")
-                return None
-        return now + self._route.heartbeat
+        if now >= self._beats_at:
+            self._beats_at = now + self._route.heartbeat
+            for end in self._ends:
+                if end.is_silent():
+                    self._give_up(end, "silent")
+        return min(self._beats_at, self._ends_at, *(end.stuck_at(now) for end in self._ends))
 
     def _give_up(self, end: End, cause: Cause) -> None:
         self._note(cause, end.side, CloseCode.ABNORMAL)
-        end.transport.abort()
+        end.abort()
 
     def close(self, end: End) -> None:
         """Close a connection when its peer has taken what waits for it, or takes nothing."""
-        transport = end.transport
-        if not transport.is_closing():
-            transport.close()
-            if transport.get_write_buffer_size():
-                self.loop.call_later(self._route.timeouts.send, transport.abort)
+        if not end.transport.is_closing():
+            end.transport.close()
+            end.watch()
 
     def _tell(self) -> None:
         """Count and tell of the end."""
@@ -385,6 +448,7 @@ class Tunnel:
 def _fields(reply: Reply, *, credentials: bool) -> CIMultiDict[str]:
     """Return the fields of the 101 that the client gets: the upstream's."""
     headers = end_to_end(reply.headers, NOT_RETURNED if credentials else ())
+    headers.popall(hdrs.CONTENT_LENGTH, None)  # there is no content, whatever it says
     headers[hdrs.UPGRADE] = "websocket"
     headers[hdrs.CONNECTION] = "Upgrade"
     return headers

@@ -216,6 +216,8 @@ class Upstream:
         if self._retired and self._busy == 0 and self._pool is not None:
             self._closing = asyncio.ensure_future(self._pool.close())
             self._pool = None  # a feed that reconnects here opens another
+            self._wheel.close()  # the loop would hold it as long as its last timer runs
+            self._wheel = Wheel(self._loop)
 
     def retire(self) -> None:
         """Serve what runs, then close the pool."""

@@ -182,6 +182,10 @@ class FrontProtocol(web.RequestHandler):
         if tail:
             take(tail)
 
+    def hear_no_more(self) -> None:
+        """Drop what still comes, and whoever has taken it so far."""
+        self._take = _drop
+
     @property
     def leaving(self) -> bool:
         """Whether the answer to the current request is this connection's last."""
@@ -268,6 +272,8 @@ class FrontProtocol(web.RequestHandler):
         """Answer a request that could not be parsed, or whose handler failed."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; all that is left is to end the connection")
+        if isinstance(exc, ConnectionResetError):  # the client's; of an upstream's we make an UpstreamError
+            raise exc
         if isinstance(exc, LineTooLong) or getattr(exc, "message", "").startswith("Too many headers"):
             problem: SidecarError = HeadersTooLarge("a line of the head is too long, or they are too many")
         elif status == 400 or isinstance(exc, HttpProcessingError):
@@ -287,6 +293,10 @@ class FrontProtocol(web.RequestHandler):
 
 
 SERVER = "sse-sidecar"
+
+
+def _drop(data: bytes) -> None:
+    """Take bytes that mean nothing any more."""
 
 
 class Front(web.Server):
@@ -369,11 +379,23 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     return bytes(data)
 
 
+class Gone(asyncio.Transport):
+    """Stands for a connection that is over."""
+
+    def is_closing(self) -> bool:
+        """It is closed."""
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits in it."""
+        return 0
+
+
 def detached(protocol: BaseProtocol) -> tuple[asyncio.Transport, bytes]:
     """Return the transport of a connection that has switched protocols, and what came behind the switch.
 
-    ``protocol`` is aiohttp's, of either side. Another may take its place, but it must hear of the end.
-    Raises ConnectionResetError where there is no connection any more.
+    ``protocol`` is aiohttp's, of either side. Another may take its place, but it must hear of the end; unless
+    that has come already, perhaps with the switch itself: then the transport is ``Gone``.
     """
     if isinstance(protocol, FrontProtocol):
         protocol.keep_alive(True)
@@ -385,7 +407,7 @@ def detached(protocol: BaseProtocol) -> tuple[asyncio.Transport, bytes]:
         data, protocol._tail = protocol._tail, b""
     transport = protocol.transport
     if transport is None or transport.is_closing():
-        raise ConnectionResetError("the connection is gone")
+        return Gone(), data
     if protocol._buffer_paused:
         protocol._resume_reading_for_buffer()
     return transport, data
@@ -407,7 +429,9 @@ class Switched(Answer):
             raise ConnectionResetError("the client has left")
         self._req = request
         self._payload_writer = request.writer
-        request.transport.write(serialized("HTTP/1.1 101 Switching Protocols", self._headers))
+        head = serialized("HTTP/1.1 101 Switching Protocols", self._headers)
+        request.writer.output_size += len(head)  # what fails from now on is not told in HTTP
+        request.transport.write(head)
         return self._payload_writer
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -428,8 +452,8 @@ def standing_for(
 
 
 def _whole(request: web.BaseRequest, body: bytes) -> StreamReader:
-    """A body that has come. (Its limit keeps aiohttp from pausing the connection for it.)"""
-    content = StreamReader(request.protocol, limit=len(body) + 1, loop=request._loop)
+    """A body that has come. It is no connection's, which would be paused and resumed for its sake."""
+    content = StreamReader(BaseProtocol(request._loop), limit=len(body) + 1, loop=request._loop)
     content.feed_data(body)
     content.feed_eof()
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,25 @@ async def test_requests_are_answered_by_the_file_read_last(
     assert sidecar.reload()
     assert await body_of(sidecar) == b"second"
     assert sidecar.telemetry.reloads == {"loaded": 1}
+
+
+async def test_a_replaced_upstream_leaves_no_timer(
+    file: File, start: StartFrom, start_origin: StartOrigin
+) -> None:
+    """A time limit that nobody waits for any more would hold on to its wheel until it is over."""
+    origin = await start_origin(named(b"first"))
+    file.write(origin.url)
+    sidecar = await start(file)
+    assert await body_of(sidecar) == b"first"
+    wheel = weakref.ref(sidecar.gateway._upstreams["origin"]._wheel)
+    file.write(origin.url, upstreams={"origin": {"url": origin.url, "keepalive": "1s"}})
+    assert sidecar.reload()
+
+    def is_gone() -> bool:
+        gc.collect()
+        return wheel() is None
+
+    await eventually(is_gone, "the wheel is gone")
 
 
 async def test_a_bad_file_changes_nothing(

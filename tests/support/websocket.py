@@ -22,9 +22,23 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 #: The key of RFC 6455 §1.3, and what must come back for it.
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
+#: What an upstream may answer to a handshake with that key.
+AGREED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n" % ACCEPT.encode()
+)
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """Return one frame as a client writes it; ``masked=False``, as a server does."""
+
+def frame(
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    masked: bool = True,
+    key: bytes | None = None,
+) -> bytes:
+    """Return one frame as a client writes it, its key random if not given; ``masked=False``, as a server."""
     first, bit = fin << 7 | rsv << 4 | opcode, masked << 7
     size = len(payload)
     if size < 126:
@@ -35,7 +49,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
         head = struct.pack("!BBQ", first, bit | 127, size)
     if not masked:
         return head + payload
-    key = os.urandom(4)
+    key = key or os.urandom(4)
     keys = (key * (size // 4 + 1))[:size]
     hidden = (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
     return head + key + hidden
@@ -125,6 +139,16 @@ class Socket:
             assert came is not None, "the connection ended"
             if came.opcode != PING:
                 return came.json()
+            await self.send(PONG, came.payload)
+
+    async def hear_bytes(self) -> bytes:
+        """Return what the next message says, which must be binary. Pings are answered on the way."""
+        while True:
+            came = await self.frame()
+            assert came is not None, "the connection ended"
+            if came.opcode == BINARY:
+                return came.payload
+            assert came.opcode == PING, came
             await self.send(PONG, came.payload)
 
     async def hear_until(self, kind: str) -> list[Any]:
