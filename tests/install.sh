@@ -3,6 +3,7 @@
 #
 #   tests/install.sh demo    the package and its demo, into .venv
 #   tests/install.sh test    that, the tools of tests and linters, and the programs that tests drive
+#   tests/install.sh test-all  that, and the WebSocket conformance suite with a Python 2.7 to run it
 #   tests/install.sh bench   the package, a C compiler, and the contestants; those that take long to install
 #                            (litellm, resumable-stream) only where a further argument names them
 #
@@ -17,12 +18,10 @@ versions=tests/constraints.txt
 main() {
     case "${1-}" in
         demo) package openai ;;
-        test)
-            package openai,test
-            program "browser tests" chromium chromium chromium-browser google-chrome
-            program "the demo's lines" curl curl
-            compiler "tests of the benchmark"
-            proxies "tests of the benchmark"
+        test) tests ;;
+        test-all)
+            tests
+            conformance
             ;;
         bench)
             package openai
@@ -32,10 +31,19 @@ main() {
             case "$*" in *resumable-stream*) resumable_stream ;; esac
             ;;
         *)
-            echo "usage: tests/install.sh demo|test|bench [CONTESTANT…]" >&2
+            echo "usage: tests/install.sh demo|test|test-all|bench [CONTESTANT…]" >&2
             exit 2
             ;;
     esac
+}
+
+tests() {
+    package openai,test
+    program "browser tests" chromium chromium chromium-browser google-chrome
+    program "the demo's lines" curl curl
+    compiler "tests of the benchmark"
+    proxies "tests of the benchmark"
+    node_peer
 }
 
 # package EXTRAS: this package, editable, with these extras; again when what it depends on has changed.
@@ -109,6 +117,69 @@ resumable_stream() {
     if npm install --silent --no-package-lock --prefix "$directory"; then return; fi
     frame "LEFT OUT: the benchmark's contestant resumable-stream: its packages could not be installed."
 }
+
+# Node's WebSocket client, in the version that the lock file says.
+node_peer() {
+    local directory=tests/peers/node
+    program "tests with Node's WebSocket client" nodejs node
+    program "tests with Node's WebSocket client" npm npm
+    if [[ $directory/node_modules/ws/package.json -nt $directory/package-lock.json ]]; then return; fi
+    echo "Installing ws into $directory/node_modules …"
+    if npm ci --silent --prefix $directory && touch $directory/node_modules/ws/package.json; then return; fi
+    frame "LEFT OUT: tests with Node's WebSocket client: ws could not be installed."
+}
+
+# Autobahn's suite is written for Python 2.7, which Debian last had in bullseye. Both are unpacked into a directory
+# of their own, by whoever runs this: the machine's packages stay as they are.
+conformance() {
+    local home="$PWD/tests/conformance/.autobahn"
+    if [[ -e "$home/.installed" ]]; then return; fi
+    echo "Installing autobahntestsuite and Python 2.7 into ${home#"$PWD/"} …"
+    rm -rf "$home"
+    if python2 "$home" && autobahn "$home"; then
+        touch "$home/.installed"
+        return
+    fi
+    frame "LEFT OUT: WebSocket conformance: Autobahn's suite, or its Python 2.7, could not be installed."
+}
+
+# python2 HOME: Debian's packages of it, from the mirror that this machine uses anyway, checked with Debian's keys.
+python2() (
+    home="$1"
+    mkdir -p "$home/apt/lists/partial" "$home/apt/archives/partial" "$home/apt/packages" || return
+    mirrors="$(apt-get indextargets --format '$(REPO_URI)' 'Component: main' | grep '/debian/*$')" || return
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirrors%%$'\n'*} bullseye main" \
+        >"$home/apt/sources.list" || return
+    cd "$home/apt/packages" || return
+    options=(
+        -qq
+        -o "Dir::Etc::sourcelist=$home/apt/sources.list" -o Dir::Etc::sourceparts=-
+        -o "Dir::State::lists=$home/apt/lists" -o "Dir::Cache=$home/apt"
+        -o APT::Sandbox::User="$(id -un)"
+    )
+    apt-get "${options[@]}" update || return
+    apt-get "${options[@]}" download python2.7-minimal libpython2.7-minimal libpython2.7-stdlib libpython2.7-dev \
+        libssl1.1 libffi7 || return
+    for package in *.deb; do
+        dpkg-deb --extract "$package" "$home" || return
+    done
+    rm -r "$home/apt"
+)
+
+# autobahn HOME: the suite and what it asks for, most of which it pins; some is compiled. The first three are the
+# last ones for Python 2.7, and run from their wheels.
+autobahn() (
+    home="$1"
+    "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --python-version 2.7 --dest "$home/wheels" pip==20.3.4 setuptools==44.0.0 wheel==0.37.1 || return
+    PYTHONPATH="$(printf '%s:' "$home"/wheels/*.whl)"
+    LD_LIBRARY_PATH="$(echo "$home"/usr/lib/*-linux-gnu)"
+    CFLAGS="-I$home/usr/include"
+    export PYTHONPATH LD_LIBRARY_PATH CFLAGS PYTHONWARNINGS=ignore PIP_NO_PYTHON_VERSION_WARNING=1
+    "$home/usr/bin/python2.7" -m pip install --quiet --disable-pip-version-check \
+        --target "$home/usr/lib/python2.7/dist-packages" autobahntestsuite==25.10.1 || return
+    rm -r "$home/wheels"
+)
 
 can_install() {
     [[ "$(id -u)" == 0 ]] && command -v apt-get >/dev/null

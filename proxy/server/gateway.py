@@ -126,8 +126,6 @@ class Gateway:
         visit = Visit(request, origin_of(request, self._peers), self._config, self._hub.loop.time())
         self.in_flight += 1
         self._idle.clear()
-        if isinstance(request.protocol, FrontProtocol):
-            request.protocol.answer = None  # it was the one before
         try:
             answer = await self._answer(visit)
             if isinstance(answer, Reading):
@@ -141,6 +139,8 @@ class Gateway:
             raise
         finally:  # also when the client left, in the middle of its answer or before it
             self._left(visit)
+            if isinstance(request.protocol, FrontProtocol):
+                request.protocol.answer = None  # which knows the request, which knows the protocol
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""

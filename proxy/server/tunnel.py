@@ -327,7 +327,9 @@ class Tunnel:
             if self._ends:
                 self._tell()
             if all(end.gone for end in self._ends):
-                self._ends = ()  # each knows the tunnel, and the other: reference counting would free neither
+                for end in self._ends:
+                    del end.other  # or two that know each other would wait for the garbage collector
+                self._ends = ()
         return answer
 
     def _open(self, client: BaseProtocol, upstream: BaseProtocol) -> None:

@@ -1,10 +1,14 @@
-"""Many streams at once, each followed by one to three clients that lose their connections."""
+"""Many streams at once, each followed by one to three clients that lose their connections.
+
+They come by SSE and by WebSocket, often both to the same stream.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
+from collections.abc import Mapping, Sequence
 
 from proxy.demo import expected_text
 from proxy.demo.speech import WORDS
@@ -17,31 +21,47 @@ PACES = (
     "interval=0.002&comments=1",
     "interval=0.005&newline=crlf",
     "interval=0.01&split=7",
-    "interval=0.005&pause_at=9&pause=0.3",
+    "interval=0.005&pause_at=9&pause=0.5",
     "interval=0.01&first_delay=0.2&encoding=gzip",
     "interval=0&size=3000",
+)
+
+#: What ``any_stream`` asks of a sidecar, as routes: the feed takes GETs only, and so its bridge sends GETs.
+ROUTES: Sequence[Mapping[str, object]] = (
+    {"name": "feed", "path": "/api/events", "methods": ["GET"]},
+    {"name": "all", "path": "/{tail:.*}"},
 )
 
 #: Streams that a client begins under a key, losing the first answer before its head.
 KEYED_EVERY = 5
 
 
+def routes(
+    upstream: str, own: Mapping[str, Mapping[str, object]] | None = None, **policies: object
+) -> list[dict[str, object]]:
+    """Return routes for such a crowd, all with these policies, and some with their ``own`` by name."""
+    common = {"upstream": upstream, "websocket": "bridge", **policies}
+    return [{**route, **common, **(own or {}).get(str(route["name"]), {})} for route in ROUTES]
+
+
 def any_stream(rng: random.Random, number: int) -> Asked:
-    """Return a request for a stream of some kind, length and pace."""
+    """Return a request for a stream of some kind, length and pace; about half begin over WebSocket."""
     tokens = rng.randrange(30, 200)
     pace = rng.choice(PACES)
     prompt = f"stream {number}"
     kind = number % 4
+    text, bridge = expected_text(tokens), bool((number ^ number >> 2) & 1)  # half of each kind
     if kind == 2:
         body = json.dumps({"prompt": prompt}).encode()
-        return Asked("POST", f"/api/chat?tokens={tokens}&{pace}", body, tokens + 1, expected_text(tokens))
+        return Asked("POST", f"/api/chat?tokens={tokens}&{pace}", body, tokens + 1, text, bridge=bridge)
     if kind == 3:
         text = "".join(WORDS[index % len(WORDS)] for index in range(1, tokens + 1))
-        return Asked("GET", f"/api/events?count={tokens}&{pace}", None, tokens, text, own_ids=False)
+        target = f"/api/events?count={tokens}&{pace}"
+        return Asked("GET", target, None, tokens, text, own_ids=False, bridge=bridge)
     messages = [{"role": "user", "content": prompt}]
     body = json.dumps({"model": "demo", "stream": True, "messages": messages}).encode()
-    target = f"/v1/chat/completions?tokens={tokens}&{pace}"
-    return Asked("POST", target, body, tokens + 3, expected_text(tokens), headers=_key(rng, number))
+    target, key = f"/v1/chat/completions?tokens={tokens}&{pace}", _key(rng, number)
+    return Asked("POST", target, body, tokens + 3, text, headers=key, bridge=bridge and not key)
 
 
 def _key(rng: random.Random, number: int) -> tuple[tuple[str, str], ...]:
@@ -64,7 +84,7 @@ async def follow_stream(url: str, rng: random.Random, number: int, quota: int, t
         readers.create_task(first.begin(twice=bool(asked.headers)))
         stream = await first.stream
         for other in others:
-            readers.create_task(other.attach(stream))
+            readers.create_task(other.attach(stream, bridge=rng.random() < 0.5))
     assert first.text() == asked.text
     for other in others:
         assert other.blocks == first.blocks

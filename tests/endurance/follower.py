@@ -1,7 +1,8 @@
 """A client on a bad network: it reads a stream, loses its connection as planned, and comes back.
 
-It knows nothing of the sidecar's code: it takes chunks and blocks apart by itself, and it holds on to
-what an EventSource holds on to, the complete blocks and nothing else.
+It knows nothing of the sidecar's code: it takes chunks, frames and blocks apart by itself, and it holds on
+to what an EventSource holds on to, the complete blocks and nothing else. It goes from SSE to WebSocket and
+back, as its ways lead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from tests.support.client import Answer, Truncated, read_answer
+from tests.endurance.link import BridgeLink, Link, SseLink, cross, dial
+from tests.support.client import Truncated, read_answer
 
 #: How long a follower waits for the next piece of an answer, in seconds. Only a failing test waits so long.
 PATIENCE = 30.0
@@ -32,6 +34,12 @@ class Way(enum.Enum):
     AFTER = "/_streams/ID?after="
     OLD = "/_streams/ID?after= in HTTP/1.0"
     ANEW = "/_streams/ID without a cursor: from the first block"
+    BRIDGE_ID = "a WebSocket on the stream's own route: last_event_id"
+    BRIDGE_AFTER = "a WebSocket on the stream's own route: stream and after"
+
+
+#: Ways over a WebSocket.
+BRIDGES = (Way.BRIDGE_ID, Way.BRIDGE_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class Asked:
     """The request that begins a stream, and what must come of it.
 
     ``own_ids``: blocks are numbered ``<stream>.<seq>``; otherwise the app's ids 1, 2, 3 … are kept.
+    ``bridge``: it is begun over a WebSocket.
     """
 
     method: str
@@ -61,11 +70,12 @@ class Asked:
     text: str
     own_ids: bool = True
     headers: tuple[tuple[str, str], ...] = ()
+    bridge: bool = False
 
     @property
     def ways(self) -> tuple[Way, ...]:
         """How this stream can be come back to. An app's own id, on a route, is the app's own affair."""
-        return tuple(Way) if self.own_ids else (Way.HEADER, Way.QUERY, Way.AFTER, Way.OLD, Way.ANEW)
+        return tuple(way for way in Way if self.own_ids or way is not Way.REPOST)
 
 
 @dataclass(slots=True)
@@ -76,6 +86,7 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     live: int = 0
     closed: int = 0
+    bridged: int = 0  # streams that began over a WebSocket
     attached: int = 0  # readers that began with somebody else's stream
     halves: int = 0  # blocks that had begun when the connection was lost
 
@@ -108,52 +119,53 @@ class Follower:
         """Begin the stream, and follow it to its end. ``twice``: lose the first answer before its head."""
         if twice:
             await self._forget()
-        await self._follow(await self._request(self._asked.method, self._asked.target, self._asked.headers))
+        link = await self._start()
+        self.stream.set_result(_stream_of(link))
+        await self._follow(link)
 
-    async def attach(self, stream: str) -> None:
-        """Follow a stream that somebody else began, from its first block."""
+    async def attach(self, stream: str, *, bridge: bool) -> None:
+        """Follow a stream that somebody else began, from its first block; over a WebSocket or not."""
         self.stream.set_result(stream)
         self._tally.attached += 1
-        await self._follow(await self._request("GET", f"/_streams/{stream}"))
+        if bridge:
+            await self._follow(await self._cross({"type": "resume", "stream": stream}))
+        else:
+            await self._follow(await self._request("GET", f"/_streams/{stream}"))
 
-    async def _follow(self, answer: Answer) -> None:
-        if not self.stream.done():
-            assert answer.status == 200, f"{answer.status} {await answer.body()!r}"
-            self.stream.set_result(answer.header("stream-id") or "")
+    async def _follow(self, link: Link) -> None:
         try:
             for drop in self._drops:
-                await self._read(answer, drop)
-                await hang_up(answer.writer, reset=drop.reset)
-                answer = await self._come_back(drop.way)
-            await self._read(answer, None)
+                await self._read(link, drop)
+                await hang_up(link.writer, reset=drop.reset)
+                link = await self._come_back(drop.way)
+            await self._read(link, None)
         finally:
-            await hang_up(answer.writer, reset=False)
+            await hang_up(link.writer, reset=False)
         self._check_count()
 
-    async def _read(self, answer: Answer, drop: Drop | None) -> None:
-        """Take blocks until the connection is to be lost, or the answer is over."""
+    async def _read(self, link: Link, drop: Drop | None) -> None:
+        """Take blocks until the connection is to be lost, or the stream is over."""
         rest = b""
         while drop is None or len(self.blocks) < drop.after or len(rest) < drop.spill:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    data = await answer.chunk()
+                    data = await link.read()
             except Truncated as error:
                 raise AssertionError(f"cut off after {len(self.blocks)} blocks: {error}") from error
             if not data:
                 assert not _lines(rest), f"the answer ended inside a block: {rest!r}"
                 self._check_count()
                 return
-            rest = self._take(rest + data, drop.after if drop is not None else None)
+            rest = self._take(link, rest + data, drop.after if drop is not None else None)
         self._tally.halves += bool(rest)
 
-    def _take(self, data: bytes, limit: int | None) -> bytes:
+    def _take(self, link: Link, data: bytes, limit: int | None) -> bytes:
         """Note the complete blocks, but none beyond ``limit``: its bytes are on the way and get lost."""
         while limit is None or len(self.blocks) < limit:
-            block, empty_line, rest = data.partition(b"\n\n")
-            if not empty_line:
+            block, data = link.take(data)
+            if block is None:
                 break
-            self._note(block.lstrip(b"\n"))
-            data = rest
+            self._note(block)
         return data
 
     def _note(self, block: bytes) -> None:
@@ -171,21 +183,43 @@ class Follower:
             f"{came} of {asked.total} blocks of {asked.target} ({self.stream.result()})"
         )
 
-    async def _come_back(self, way: Way) -> Answer:
+    async def _come_back(self, way: Way) -> SseLink | BridgeLink:
         """Come back behind the last complete block."""
         if way is Way.ANEW:
             self.blocks.clear()
-        answer = await self._resume(way, len(self.blocks))
+        seq = len(self.blocks)
         self._tally.ways[way] += 1
-        self._tally.statuses[answer.status] += 1
-        closed = answer.header("stream-closed") == "true"
+        link: SseLink | BridgeLink
+        if way in BRIDGES:
+            self._note_state(closed=await self._is_closed())
+            link = await self._cross(self._resume_frame(way, seq))
+            assert link.opened["resumed_from"] == seq
+        else:
+            link = await self._resume(way, seq)
+            self._tally.statuses[link.answer.status] += 1
+            assert link.answer.status in (200, 204), f"{way}: {link.answer.status}"
+            self._note_state(closed=link.answer.header("stream-closed") == "true")
+        assert _stream_of(link) == self.stream.result()
+        return link
+
+    def _note_state(self, *, closed: bool) -> None:
         self._tally.closed += closed
         self._tally.live += not closed
-        assert answer.status in (200, 204), f"{way}: {answer.status} {await answer.body()!r}"
-        assert answer.header("stream-id") == self.stream.result()
-        return answer
 
-    async def _resume(self, way: Way, seq: int) -> Answer:
+    async def _is_closed(self) -> bool:
+        """Ask whether the stream is over; over a WebSocket it is not told beforehand."""
+        link = await self._request("GET", f"/_streams/{self.stream.result()}/state")
+        state = await link.answer.json()
+        await hang_up(link.writer, reset=False)
+        return state["reason"] is not None
+
+    def _resume_frame(self, way: Way, seq: int) -> dict[str, object]:
+        stream = self.stream.result()
+        if way is Way.BRIDGE_ID:
+            return {"type": "resume", "last_event_id": f"{stream}.{seq}"}
+        return {"type": "resume", "stream": stream, "after": seq}
+
+    async def _resume(self, way: Way, seq: int) -> SseLink:
         asked, stream = self._asked, self.stream.result()
         address = f"/_streams/{stream}"
         last_id = f"{stream}.{seq}" if asked.own_ids or not seq else str(seq)
@@ -203,13 +237,28 @@ class Follower:
                 return await self._request("GET", f"{address}?after={seq}", version="HTTP/1.0")
             case Way.ANEW:
                 return await self._request("GET", address)
+        raise AssertionError(f"{way} is no way of SSE")
+
+    async def _start(self) -> SseLink | BridgeLink:
+        asked = self._asked
+        if asked.bridge:
+            self._tally.bridged += 1
+            body = {} if asked.body is None else {"body": json.loads(asked.body)}
+            return await self._cross({"type": "start", **body})
+        link = await self._request(asked.method, asked.target, asked.headers)
+        assert link.answer.status == 200, f"{link.answer.status} {await link.answer.body()!r}"
+        return link
+
+    async def _cross(self, command: dict[str, object]) -> BridgeLink:
+        """Give a command to the bridge of the stream's own route."""
+        return await cross(self._url, self._asked.target, command, narrow=self._narrow)
 
     async def _request(
         self, method: str, target: str, headers: Sequence[tuple[str, str]] = (), version: str = "HTTP/1.1"
-    ) -> Answer:
+    ) -> SseLink:
         body = self._asked.body if method == "POST" else None
         sent = await call(self._url, method, target, headers, body, version=version, narrow=self._narrow)
-        return await read_answer(*sent, method)
+        return SseLink(await read_answer(*sent, method))
 
     async def _forget(self) -> None:
         """Send the request, and lose the connection before anything comes back."""
@@ -227,6 +276,12 @@ class Follower:
             data = block.partition(b"data: ")[2]
             if data != b"[DONE]":
                 yield data
+
+
+def _stream_of(link: SseLink | BridgeLink) -> str:
+    """The stream's id, as it was told."""
+    told = link.answer.header("stream-id") if isinstance(link, SseLink) else link.opened["stream"]
+    return told or ""
 
 
 def _lines(block: bytes) -> list[bytes]:
@@ -280,12 +335,7 @@ async def call(
     if body is not None:
         fields += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     head = f"{method} {target} {version}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
-    link = socket.socket()
-    link.setblocking(False)
-    if narrow:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-    await asyncio.get_running_loop().sock_connect(link, (parts.hostname, parts.port))
-    reader, writer = await asyncio.open_connection(sock=link, limit=4096 if narrow else 2**16)
+    reader, writer = await dial(url, narrow=narrow)
     writer.write(head.encode() + b"\r\n" + (body or b""))
     return reader, writer
 

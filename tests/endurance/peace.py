@@ -28,6 +28,7 @@ async def nothing_held(sidecar: Sidecar) -> None:
     """Wait until no stream, log, request, timer, counter or key is left in ``sidecar``."""
     hub, gateway = sidecar.hub, sidecar.gateway
     await eventually(lambda: not hub.running, "no stream runs")
+    await eventually(lambda: not hub.sockets, "no WebSocket is open")
     await eventually(lambda: not gateway.in_flight, "no request is being answered")
     await eventually(lambda: not len(hub.store), "no log is kept")
     await eventually(lambda: not len(hub.wheel), "no timer is set")
@@ -37,7 +38,7 @@ async def nothing_held(sidecar: Sidecar) -> None:
     assert hub.readers == 0
     assert not hub._readers
     for stats in sidecar.telemetry.routes.values():
-        assert (stats.streams, stats.readers) == (0, 0)
+        assert (stats.streams, stats.readers, stats.websockets) == (0, 0, 0)
 
 
 def _busy(upstream: Upstream) -> int:

@@ -27,10 +27,17 @@ PATIENCE = 60.0
 PASSING = (
     *("Attempt", "Call", "Exchange", "Response", "Upload"),
     *("Log", "Numbering", "Parser", "Relay", "SseReader", "TaskSource"),
+    *("Bridge", "End", "Framing", "Messages", "Passage", "Tunnel", "WsReader"),
 )
 
 #: Metrics that are zero when nothing runs, nobody reads, and nothing is kept.
-GAUGES = ("sidecar_active_streams", "sidecar_readers", "sidecar_log_bytes", "sidecar_logs")
+GAUGES = (
+    "sidecar_active_streams",
+    "sidecar_readers",
+    "sidecar_websockets",
+    "sidecar_log_bytes",
+    "sidecar_logs",
+)
 
 _HERE = Path(__file__).parent
 
@@ -110,6 +117,11 @@ class SidecarProcess:
     def resident(self) -> int:
         """Bytes in memory now."""
         return int(self._proc("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def proportional(self) -> int:
+        """Bytes in memory now, of pages that are shared with others a part only (proc(5), Pss)."""
+        line = next(line for line in self._proc("smaps_rollup").splitlines() if line.startswith("Pss:"))
+        return int(line.split()[1]) * 1024
 
     def peak(self) -> int:
         """Most bytes ever in memory since the start, or since ``forget_peak``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import random
 import signal
 import socket
@@ -12,14 +13,20 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from proxy.demo import Record, Running, State
+from proxy.server import gateway
 from proxy.server.app import Sidecar
+from proxy.server.hub import Hub
+from proxy.server.relay import Relay
+from proxy.server.sse import serve_stream
 from tests.conftest import StartOrigin, StartSidecar, config_for, eventually
 from tests.endurance.follower import call, hang_up
 from tests.endurance.peace import Peace
-from tests.support.client import Answer, ask
+from tests.support.client import Answer, ask, send
 from tests.support.origin import PATIENCE, SSE_HEAD, Connection
+from tests.support.websocket import AGREED, TEXT, Socket, connect, frame, handshake
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -286,6 +293,34 @@ async def test_a_client_that_leaves_as_the_stream_ends(
     assert origin.connections == 0
 
 
+async def test_a_client_that_leaves_as_its_stream_opens_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    start_origin: StartOrigin,
+    start_sidecar: StartSidecar,
+) -> None:
+    """Its connection closes in the very turn of the loop in which the upstream has answered."""
+
+    def leave_first(hub: Hub, relay: Relay, request: web.BaseRequest, **options: Any) -> Any:
+        assert request.transport is not None
+        request.transport.abort()
+        return serve_stream(hub, relay, request, **options)
+
+    async def script(connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.gone()
+
+    monkeypatch.setattr(gateway, "serve_stream", leave_first)
+    origin = await start_origin(script)
+    sidecar = await brief_sidecar(start_sidecar, origin.url)
+    peace = Peace()
+    _, writer = await call(sidecar.url, "POST", "/x", body=CHAT)
+    await origin.request()
+    await hang_up(writer, reset=False)
+    await peace.restored(sidecar)
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
 async def quick_answers(connection: Connection) -> None:
     """What ``test_a_departure_at_any_turn_of_the_loop`` asks for, as fast as it can be had."""
     if connection.target == "/json":
@@ -341,6 +376,166 @@ async def test_a_resume_that_is_dropped_at_any_turn_of_the_loop(
         writer.transport.abort()
     await eventually(lambda: sidecar.hub.readers == 1, "only the first reader is there")
     await hang_up(answer.writer, reset=True)
+    await peace.restored(sidecar)
+    assert origin.connections == 0
+
+
+# Over WebSocket
+
+#: What a client of the bridge says at once, behind its handshake.
+START = frame(TEXT, CHAT)
+
+#: How streams are read from the upstream is nothing to a tunnel.
+tunnel = pytest.mark.parametrize("start_sidecar", [True], indirect=True, ids=["tunnel"])
+
+each_way = pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+
+
+async def bridge_sidecar(start: StartSidecar, upstream: str) -> Sidecar:
+    """Start a sidecar with a bridge that holds nothing for long."""
+    return await brief_sidecar(start, upstream, websocket="bridge", heartbeat="2s")
+
+
+async def start_over_websocket(url: str, target: str = ENDLESS) -> Socket:
+    """Open a WebSocket to the bridge, and start a stream over it."""
+    return await connect(url, target, early=START)
+
+
+@each_way
+async def test_a_provider_is_let_go_after_linger_when_a_socket_is_gone(
+    reset: bool, provider: Running, start_sidecar: StartSidecar
+) -> None:
+    """A stream that was followed over a WebSocket lingers as one over SSE does, and is closed then."""
+    sidecar = await brief_sidecar(start_sidecar, provider.url, websocket="bridge", linger="400ms")
+    peace, loop = Peace(), asyncio.get_running_loop()
+    socket = await start_over_websocket(sidecar.url)
+    await socket.hear_until("event")
+    left = loop.time()
+    await hang_up(socket.answer.writer, reset=reset)
+    await provider.ledger.until(lambda: not record(provider).running, timeout=PATIENCE)
+    assert record(provider).state is State.CLIENT_GONE
+    assert loop.time() - left >= 0.39
+    await peace.restored(sidecar)
+
+
+async def test_two_hundred_sockets_that_are_lost_at_the_same_moment_leave_nothing(
+    provider: Running, start_sidecar: StartSidecar
+) -> None:
+    """Half of them follow a stream of their own, half all the same one; then all is as it was before."""
+    sidecar = await bridge_sidecar(start_sidecar, provider.url)
+    peace = Peace()
+    sockets = await asyncio.gather(*(start_over_websocket(sidecar.url) for _ in range(100)))
+    stream = (await sockets[0].hear())["stream"]
+    resume = frame(TEXT, json.dumps({"type": "resume", "stream": stream, "after": 0}).encode())
+    sockets += await asyncio.gather(*(connect(sidecar.url, ENDLESS, early=resume) for _ in range(100)))
+    await asyncio.gather(*(each.hear_until("event") for each in sockets))
+    assert (len(sidecar.hub.running), sidecar.hub.readers) == (100, 200)
+    for number, lost in enumerate(sockets):
+        abandon(lost.answer, reset=number % 2 == 0)
+    await peace.restored(sidecar)
+    assert provider.ledger.open_streams == 0
+
+
+@tunnel
+async def test_two_hundred_pairs_that_are_lost_at_the_same_moment_leave_nothing(
+    provider: Running, start_sidecar: StartSidecar
+) -> None:
+    """Joined to the provider, with more on the way; it loses every one of them."""
+    sidecar = await brief_sidecar(start_sidecar, provider.url, websocket="passthrough", heartbeat="2s")
+    peace = Peace()
+    asked = frame(TEXT, b'{"do":"send","count":10,"bytes":10000}')
+    sockets = await asyncio.gather(*(connect(sidecar.url, "/api/socket", early=asked) for _ in range(200)))
+    await asyncio.gather(*(each.hear_bytes() for each in sockets))
+    assert provider.ledger.open_streams == 200
+    for number, lost in enumerate(sockets):
+        abandon(lost.answer, reset=number % 2 == 0)
+    await peace.restored(sidecar)
+    await provider.ledger.until(lambda: not provider.ledger.open_streams, timeout=PATIENCE)
+    assert {each.close_code for each in provider.requests} == {1006}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+async def test_a_socket_that_is_lost_while_the_upstream_answers(
+    beginning: str, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """However far the upstream has come with a start, its connection is closed, and nothing is left."""
+    sent = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.send(BEGINNINGS[beginning])
+        sent.set()
+        await connection.gone()
+
+    origin = await start_origin(script)
+    sidecar = await bridge_sidecar(start_sidecar, origin.url)
+    peace = Peace()
+    socket = await start_over_websocket(sidecar.url, "/x")
+    await sent.wait()
+    socket.abort()
+    await peace.restored(sidecar)
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("target", ["/json", "/short", "/endless"])
+async def test_a_socket_that_is_lost_at_any_turn_of_the_loop(
+    target: str, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """With its handshake, its start, its cancel: at every point where anything waits."""
+    origin = await start_origin(quick_answers)
+    sidecar = await bridge_sidecar(start_sidecar, origin.url)
+    peace = Peace()
+    rng = random.Random(target)
+    cancel = frame(TEXT, b'{"type":"cancel"}')
+    for turns in range(60):
+        said = handshake(sidecar.url, target) + START + rng.choice((b"", cancel, START[:-9]))
+        _, writer = await send(sidecar.url, said)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if rng.random() < 0.5:
+            writer.transport.abort()
+        else:
+            writer.close()
+    await peace.restored(sidecar)
+    assert origin.connections == 0
+
+
+@tunnel
+@pytest.mark.parametrize("who", ["client", "upstream"])
+async def test_a_pair_of_which_one_is_lost_at_any_turn_of_the_loop(
+    who: str, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """While the upstream is dialled, refuses, agrees, or talks already: the other one is let go as well."""
+    rng = random.Random(who)
+    turns = iter(range(60))
+    halves = (
+        b"",
+        b"HTTP/1.1 101 Switching Pro",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nhalf",
+        AGREED,
+        AGREED + frame(TEXT, b"hello", masked=False)[:-2],
+    )
+
+    async def script(connection: Connection) -> None:
+        await connection.send(rng.choice(halves))
+        if who == "client":
+            await connection.gone()
+            return
+        for _ in range(next(turns, 0)):
+            await asyncio.sleep(0)
+        connection.writer.transport.abort()
+
+    origin = await start_origin(script)
+    sidecar = await brief_sidecar(start_sidecar, origin.url, websocket="passthrough", heartbeat="2s")
+    peace = Peace()
+    for number in range(60):
+        reader, writer = await send(sidecar.url, handshake(sidecar.url, "/x") + START)
+        if who == "upstream":
+            async with asyncio.timeout(PATIENCE):
+                while await reader.read(65536):
+                    pass
+        for _ in range(number):
+            await asyncio.sleep(0)
+        writer.transport.abort()
     await peace.restored(sidecar)
     assert origin.connections == 0
 

@@ -1,4 +1,4 @@
-"""Noise at every door: event streams, requests and responses that are nearly right."""
+"""Noise at every door: event streams, requests, responses and WebSocket frames that are nearly right."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import random
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import brotli
@@ -22,6 +23,20 @@ from tests.endurance.process import SidecarProcess
 from tests.stream.whatwg import Message, interpret
 from tests.support.client import ask, send
 from tests.support.origin import PATIENCE, SSE_HEAD, Connection
+from tests.support.websocket import (
+    AGREED,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    closing,
+    connect,
+    frame,
+    handshake,
+)
 
 #: Change it to hear other noise; every seed must pass.
 SEED = 20261120
@@ -51,6 +66,7 @@ REQUESTS = (
     b"POST /a HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}",
     b"OPTIONS /a HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\nAccess-Control-Request-Method: GET\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n",
+    handshake("http://x", "/a") + frame(TEXT, b'{"prompt":"hi"}', key=bytes(4)),
 )
 
 EVENTS = b"data: a\n\ndata: b\n\n"
@@ -68,6 +84,29 @@ RESPONSES = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: br\r\n\r\n"
     + brotli.compress(EVENTS),
 )
+
+#: Opcode, payload, and whether it is its message's last frame.
+FRAMES = (
+    (TEXT, b'{"prompt":"hi"}', True),
+    (TEXT, b'{"type":"start","body":{"a":[1]}}', True),
+    (TEXT, b'{"type":"chat","b":"\xc3\xa9"}', True),
+    (TEXT, b'{"type":"cancel"}', True),
+    (TEXT, b'{"type":"ping"}', True),
+    (TEXT, b'{"type":"resume","last_event_id":"%b.1"}' % STREAM_ID.encode(), True),
+    (TEXT, b'{"type":"pi', False),
+    (CONTINUATION, b'ng"}', True),
+    (TEXT, b"x" * 5000, True),
+    (BINARY, bytes(range(256)), True),
+    (PING, b"ping", True),
+    (PONG, b"", True),
+    (CLOSE, closing(1000, "bye"), True),
+)
+
+#: Codes that may stand in a close frame (RFC 6455 §7.4, and the registry that it began).
+SENDABLE = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+
+#: Bytes of the longest header, and of a control frame's longest payload (RFC 6455 §5.2, §5.5).
+LONGEST_HELD = 14 + 125
 
 #: A retry of more digits than the sidecar reads: the one place where it leaves the standard's letter.
 TOO_MANY_DIGITS = re.compile(rb"retry: ?[0-9]{11}")
@@ -89,6 +128,18 @@ def noisy_stream(rng: random.Random) -> bytes:
     ):
         pass
     return stream
+
+
+def noisy_frames(rng: random.Random, *, masked: bool = True) -> bytes:
+    """Return several frames, nearly right: in what they say, or in how; or in where they end."""
+    key = rng.choice((bytes(4), rng.randbytes(4)))
+    frames = []
+    for _ in range(rng.randrange(1, 7)):
+        opcode, payload, fin = rng.choice(FRAMES)
+        said = mutated(rng, [payload]) if rng.random() < 0.4 else payload
+        whole = frame(opcode, said, fin=fin, masked=masked, key=key)
+        frames.append(mutated(rng, [whole]) if rng.random() < 0.2 else whole)
+    return b"".join(frames)
 
 
 # Event streams
@@ -145,7 +196,7 @@ async def test_noisy_requests_harm_nobody(
 ) -> None:
     """Each is refused or answered; what reaches the upstream is well-formed; nothing is left behind."""
     origin = await start_origin(answer_at_once)
-    process = await start_process(brief(origin.url))
+    process = await start_process(brief(origin.url, websocket="bridge"))
     statuses: dict[bytes, int] = {}
 
     async def exchange(number: int) -> None:
@@ -163,7 +214,7 @@ async def test_noisy_requests_harm_nobody(
 
     await run(exchange, 300 * count)
     tell(f"{300 * count} noisy requests, answered {sorted(statuses.items())}")
-    assert statuses.keys() >= {b"200", b"400"}
+    assert statuses.keys() >= {b"101", b"200", b"400"}
     await is_sound(process)
 
 
@@ -201,6 +252,149 @@ async def test_noisy_responses_harm_nobody(
     await is_sound(process)
 
 
+# WebSocket
+
+
+@many
+async def test_noisy_frames_harm_no_bridge(
+    count: int, start_origin: StartOrigin, start_process: StartProcess, tell: Tell
+) -> None:
+    """Whatever a client says, it hears well-formed frames and, if anything, a goodbye; nothing is left."""
+
+    async def script(connection: Connection) -> None:
+        await connection.start_stream()
+        for _ in range(3):
+            await connection.chunk(EVENTS)
+        await connection.end()
+
+    origin = await start_origin(script)
+    process = await start_process(brief(origin.url, websocket="bridge", max_message="4KiB", heartbeat="1s"))
+    heard: Counter[str] = Counter()
+
+    async def exchange(number: int) -> None:
+        rng = random.Random(f"{SEED} bridge {number}")
+        socket = await connect(process.url, "/x")
+        for data in reads(rng, noisy_frames(rng)):
+            socket.answer.writer.write(data)
+        with contextlib.suppress(TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(0.2):  # a frame may wait for its own rest
+                while (came := await socket.frame()) is not None:
+                    heard[note(came)] += 1
+        await hang_up(socket.answer.writer, reset=rng.random() < 0.5)
+
+    await run(exchange, 150 * count)
+    tell(f"{150 * count} noisy clients of a bridge heard {sorted(heard.items())}")
+    assert heard.keys() >= {"open", "event", "end", "error", "pong", "1002", "1007", "1009"}
+    await is_sound(process)
+
+
+def note(came: Frame) -> str:
+    """Check that a frame of the sidecar's is a good one, and say in a word what it is."""
+    assert came.fin
+    assert not came.rsv
+    assert not came.masked
+    if came.opcode == TEXT:
+        return str(came.json()["type"])
+    if came.opcode == CLOSE:
+        assert came.code in SENDABLE
+        return str(came.code)
+    assert came.opcode in (PING, PONG)
+    return "control"
+
+
+@many
+@pytest.mark.parametrize("side", ["client", "upstream"])
+async def test_noisy_frames_pass_through_as_they_are(
+    side: str, count: int, start_origin: StartOrigin, start_process: StartProcess
+) -> None:
+    """What one side says reaches the other byte for byte, up to where it says too much for the route."""
+    arrived: dict[str, bytearray] = {}
+
+    def said(target: str) -> bytes:
+        return noisy_frames(random.Random(f"{SEED} {target}"), masked=side == "client")
+
+    async def speak(writer: asyncio.StreamWriter, target: str) -> None:
+        with contextlib.suppress(OSError):  # the other side may be quicker to leave
+            for data in reads(random.Random(target), said(target)):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str) -> None:
+        """Note all that comes, and answer what looks like a goodbye."""
+        came = arrived[target] = bytearray()
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE):
+                while data := await reader.read(65536):
+                    came += data
+                    if any(opcode == CLOSE for _, opcode in frames_of(came)[-1:]):
+                        writer.write(frame(CLOSE, closing(1001), masked=side == "upstream"))
+        writer.transport.abort()
+
+    async def script(connection: Connection) -> None:
+        await connection.send(AGREED)
+        if side == "client":
+            await listen(connection.reader, connection.writer, connection.target)
+        else:
+            await speak(connection.writer, connection.target)
+            await connection.gone()
+
+    origin = await start_origin(script)
+    policies = {
+        "websocket": "passthrough",
+        "max_message": "4KiB",
+        "heartbeat": "1m",
+        "timeouts": {"first_byte": "30s"},
+    }
+    process = await start_process(brief(origin.url, **policies))
+
+    async def exchange(number: int) -> None:
+        target = f"/{side}/{number}"
+        answer = (await connect(process.url, target)).answer
+        if side == "client":
+            await speak(answer.writer, target)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(PATIENCE):
+                    await answer.reader.read()
+            await hang_up(answer.writer, reset=True)
+        else:
+            await listen(answer.reader, answer.writer, target)
+
+    await run(exchange, 150 * count)
+    await is_sound(process)
+    assert len(arrived) == 150 * count
+    for target, came in arrived.items():
+        check_passed(said(target), bytes(came))
+
+
+def check_passed(said: bytes, came: bytes) -> None:
+    """Check that what came is what was said.
+
+    The beginning of a frame whose header, or whose little payload, is not there whole is held back. A
+    message that is too large is left out with all that follows, and a goodbye of the sidecar's stands there.
+    Where the speaker has said goodbye, there is none of the sidecar's, and nothing more needs to pass.
+    """
+    at, opcode = frames_of(came)[-1] if came else (0, PONG)
+    if opcode == CLOSE and said.startswith(came[:at]):
+        return
+    assert said.startswith(came), (said, came)
+    parted = any(opcode == CLOSE for _, opcode in frames_of(came))
+    assert parted or len(said) - len(came) < LONGEST_HELD, (said, came)
+
+
+def frames_of(data: bytes | bytearray) -> list[tuple[int, int]]:
+    """Return where each frame in ``data`` begins, the last perhaps not whole, and its opcode."""
+    frames, at = [], 0
+    while at + 1 < len(data):
+        frames.append((at, data[at] & 15))
+        masked, size, begin = data[at + 1] >> 7, data[at + 1] & 127, at + 2
+        if size >= 126:
+            begin = at + (4 if size == 126 else 10)
+            size = int.from_bytes(data[at + 2 : begin], "big")
+        at = begin + 4 * masked + size
+    return frames
+
+
 async def answer_at_once(connection: Connection) -> None:
     """Answer what a sidecar made of a noisy request, which must be a good one."""
     assert re.fullmatch(rb"[A-Z]+ /[!-~]* HTTP/1\.1", connection.head.partition(b"\r\n")[0]), connection.head
@@ -208,8 +402,8 @@ async def answer_at_once(connection: Connection) -> None:
     await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
-def brief(upstream: str) -> dict[str, object]:
-    """A sidecar that waits for nothing long."""
+def brief(upstream: str, **policies: object) -> dict[str, object]:
+    """A sidecar that waits for nothing long, and has one route with these policies."""
     return {
         "upstreams": {"origin": {"url": upstream, "keepalive": "50ms"}},
         "defaults": {
@@ -218,7 +412,7 @@ def brief(upstream: str) -> dict[str, object]:
             "replay": {"keep": "2s"},
             "timeouts": {"first_byte": "500ms", "idle": "500ms", "send": "1s"},
         },
-        "routes": [{"name": "all", "path": "/{tail:.*}", "upstream": "origin", "ids": "always"}],
+        "routes": [{"name": "all", "path": "/{tail:.*}", "upstream": "origin", "ids": "always", **policies}],
     }
 
 
