@@ -97,7 +97,7 @@ class Socket:
             pass
         except (asyncio.CancelledError, ConnectionError):
             self._record.note_close(NO_CLOSE_FRAME)
-            raise
+            raise asyncio.CancelledError from None  # of any other error aiohttp would tell as of a fault here
         return self._response
 
     async def receive(self, until: float | None = None) -> str | bytes | None:

@@ -114,8 +114,8 @@ class Bridge:
         hub.admit_socket(self, stats)
         try:
             await answer.prepare(request)
-            self._transport = cast(asyncio.Transport, request.transport)
-            self._transport.set_write_buffer_limits(high=self._route.high_water)
+            self.transport = cast(asyncio.Transport, request.transport)
+            self.transport.set_write_buffer_limits(high=self._route.high_water)
             self._protocol.on_full = self._fill_up
             hub.wheel.set(self._alarm, hub.loop.time() + self._route.heartbeat)
             self._protocol.take_over(self._take)
@@ -131,7 +131,7 @@ class Bridge:
         except TimeoutError:
             for reader in self._readers.values():
                 reader.relay.tally.dropped("send_timeout")
-            self._transport.abort()
+            self.transport.abort()
         finally:
             self._protocol.on_full = None
             hub.wheel.drop(self._alarm)
@@ -149,8 +149,8 @@ class Bridge:
 
     def write(self, frames: bytes) -> None:
         """Give frames to the socket, unless our last word is said."""
-        if not (self._closing or self._transport.is_closing()):
-            self._transport.write(frames)
+        if not (self._closing or self.transport.is_closing()):
+            self.transport.write(frames)
 
     def wake_up(self) -> None:
         """Let the connection's task look."""
@@ -203,10 +203,10 @@ class Bridge:
 
     def _go_on(self) -> None:
         """The socket has room again."""
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return  # uvloop's do not let themselves be resumed then; this task is about to be cancelled
         if self._unread > MAX_UNREAD:
-            self._transport.resume_reading()
+            self.transport.resume_reading()
         self._unread = 0
         self._listen()
         for reader in self._readers.values():
@@ -243,7 +243,7 @@ class Bridge:
         for at in range(0, len(data), HEARD_AT_ONCE):
             if self._unread > MAX_UNREAD:
                 self._unheard = data[at:]
-                self._transport.pause_reading()
+                self.transport.pause_reading()
                 return
             for message in self._messages.feed(data[at : at + HEARD_AT_ONCE]):
                 self._receive(message)
@@ -251,8 +251,8 @@ class Bridge:
         if violation is not None and not self._closing:
             self._tell(BadFrame(violation.reason))
             self._close(violation.code, violation.reason)
-            if self._transport.can_write_eof():
-                self._transport.write_eof()  # to close now would reset a client that is still sending
+            if self.transport.can_write_eof():
+                self.transport.write_eof()  # to close now would reset a client that is still sending
 
     def _receive(self, message: Message) -> None:
         if message.opcode is Opcode.CLOSE:
@@ -477,14 +477,14 @@ class Bridge:
 
         Where the socket is full, a ping would not arrive: then ``timeouts.send`` decides.
         """
-        if self._closing or self._transport.is_closing():
+        if self._closing or self.transport.is_closing():
             return None
         if self._protocol.writing_paused:
             self._missed = 0
         elif self._missed >= 2:
             for reader in self._readers.values():
                 reader.relay.tally.dropped("silent")
-            self._transport.abort()
+            self.transport.abort()
             return None
         else:
             self._missed += 1

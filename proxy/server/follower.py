@@ -42,7 +42,7 @@ class Follower(Reader):
         """Let the connection's task see what has happened."""
 
     @abstractmethod
-    def send_live(self, wire: bytes, chunk: bytes) -> None:
+    def send_live(self, wire: bytes) -> None:
         """Write what was just logged."""
 
     @abstractmethod

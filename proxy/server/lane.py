@@ -18,7 +18,6 @@ from proxy.config import Route
 from proxy.server.hub import Hub
 from proxy.server.source import Source
 from proxy.server.tally import Tally
-from proxy.server.wire import as_chunk
 from proxy.stream.log import Log
 from proxy.stream.numbering import Numbering
 from proxy.stream.plain import is_plain, plain_blocks
@@ -49,8 +48,8 @@ class Tap(Protocol):
     def replayed(self) -> int:
         """How many blocks it was given that were older than itself."""
 
-    def send_live(self, wire: bytes, chunk: bytes) -> None:
-        """Write what was just logged, also framed as one chunk. Only for live taps."""
+    def send_live(self, wire: bytes) -> None:
+        """Write what was just logged. Only for live taps."""
 
     def send_between(self, wire: bytes) -> None:
         """Write what is not logged, if nothing that was logged is still to be written before it."""
@@ -192,11 +191,10 @@ class Lane(ABC):
             store = self._store
             store.bytes += size
             full = full or store.bytes > store.max_bytes
-        chunk = as_chunk(entry)
         for reader in self.readers:
             if reader.live:
                 self.tally.bytes_out += size
-                reader.send_live(entry, chunk)
+                reader.send_live(entry)
             else:
                 reader.pump()
         if full:
@@ -213,11 +211,10 @@ class Lane(ABC):
             if self.recorded:
                 self._store.bytes += size
         self.tally.last_sent = now
-        chunk = as_chunk(wire) if self.readers else b""
         for reader in self.readers:
             if reader.live:
                 self.tally.bytes_out += len(wire)
-                reader.send_live(wire, chunk)
+                reader.send_live(wire)
             elif entries:
                 reader.pump()
             else:

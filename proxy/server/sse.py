@@ -124,10 +124,10 @@ class SseReader(Follower):
         """Whether the socket takes no more for now."""
         return self._protocol.writing_paused
 
-    def send_live(self, wire: bytes, chunk: bytes) -> None:
+    def send_live(self, wire: bytes) -> None:
         """Write what was just logged."""
         try:
-            self._transport.write(chunk if self._chunked else wire)
+            self._transport.write(as_chunk(wire) if self._chunked else wire)
         except RuntimeError:
             if not self._transport.is_closing():  # uvloop's raise then; the handler is about to be cancelled
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from proxy.errors import Gap
@@ -14,6 +15,8 @@ from proxy.stream.reader import TAKE_BYTES
 
 class Line(Protocol):
     """The connection behind a reader, which it may share with others."""
+
+    transport: asyncio.Transport
 
     @property
     def full(self) -> bool:
@@ -33,11 +36,12 @@ class WsReader(Follower):
     frames.
     """
 
-    __slots__ = ("_framing", "_line", "lost")
+    __slots__ = ("_framing", "_line", "_send", "lost")
 
     def __init__(self, hub: Hub, relay: Relay, line: Line, cursor: int) -> None:
         super().__init__(hub, relay, cursor, retry=None)
         self._line = line
+        self._send = line.transport.write  # for what comes live: the hot path
         self._framing = Framing(relay.id)
         self.lost: Gap | None = None
 
@@ -69,17 +73,19 @@ class WsReader(Follower):
         """Whether the socket takes no more for now."""
         return self._line.full
 
-    def send_live(self, wire: bytes, chunk: bytes) -> None:
+    def send_live(self, wire: bytes) -> None:
         """Write what was just logged. ``wire`` may hold more than the log: what is no event."""
-        log = self._log
-        first = self._cursor + 1
-        if first == log.last:
-            frames = self._framing.event(first, log.newest)
+        log, before = self._log, self._cursor
+        self._cursor = last = log.last
+        if last == before + 1:
+            frames = self._framing.event(last, log.newest)
         else:
-            frames = self._framing.events(first, log.after(self._cursor, len(wire) + TAKE_BYTES))
-        self._cursor = log.last
-        if frames:
-            self._line.write(frames)
+            frames = self._framing.events(before + 1, log.after(before, len(wire) + TAKE_BYTES))
+        try:
+            self._send(frames)
+        except RuntimeError:
+            if not self._line.transport.is_closing():  # uvloop's raise then
+                raise
 
     def send_between(self, wire: bytes) -> None:
         """Nothing: what is not logged is no event."""

@@ -18,7 +18,7 @@ from proxy.errors import BadFrame
 from proxy.stream.cursor import MAX_SEQ_DIGITS
 from proxy.stream.log import Terminal
 from proxy.stream.sse import decode
-from proxy.stream.websocket import Opcode, frame
+from proxy.stream.websocket import MAX_CONTROL, Opcode, frame
 
 #: The bridge's name among a WebSocket's subprotocols.
 SUBPROTOCOL = "sse-sidecar.v1"
@@ -64,6 +64,7 @@ TYPES = ("start", "chat", "cancel", "resume", "ping")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
 _RAW = msgspec.json.Decoder(msgspec.Raw)
+_decode = _RAW.decode
 
 #: How msgspec refuses: what is no JSON, what JSON cannot be had as a value, and what is too deep.
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -230,10 +231,21 @@ class Framing:
             line, at = at, entry.find(b"\n", at) + 1
             name = _name(entry[line + 7 : at - 1])
         end = len(entry) - 2
-        if entry.startswith(b"data: ", at) and entry.find(b"\n", at) == end:
-            data = _json(entry[at + 6 : end])
-            return frame(TEXT, b'%b%d","event":%b,"data":%b}' % (self._head, seq, name, data))
-        return self._any_event(seq, entry)
+        if not entry.startswith(b"data: ", at) or entry.find(b"\n", at) != end:
+            return self._any_event(seq, entry)
+        data = entry[at + 6 : end]
+        if data.startswith(b"{") and data.isascii():
+            try:
+                _decode(data)
+            except (msgspec.DecodeError, RecursionError):
+                data = _json(data)
+        else:
+            data = _json(data)
+        payload = b'%b%d","event":%b,"data":%b}' % (self._head, seq, name, data)
+        size = len(payload)
+        if MAX_CONTROL < size < 65536:  # ``frame``, for what most are
+            return b"\x81\x7e%c%c%b" % (size >> 8, size & 255, payload)
+        return frame(TEXT, payload)
 
     def events(self, first: int, entries: list[bytes]) -> bytes:
         """Return the frames of several."""
