@@ -9,19 +9,18 @@
     │   ├── Refused                             403
     │   ├── NoRoute  UnknownStream              404
     │   ├── MethodNotAllowed                    405
+    │   ├── NothingRunning                      409
     │   ├── Gap  Expired                        410
     │   ├── BodyTooLarge                        413
-    │   ├── NothingRunning                      409
     │   ├── BodyDiffers                         422
     │   ├── UpgradeRequired                     426
-    │   ├── TooManyReaders  Busy                429
+    │   ├── TooManyReaders  TooManyWebSockets  Busy  429
     │   ├── ExpectationFailed                   417
     │   ├── HeadersTooLarge                     431
     │   └── VersionNotSupported                 505
     ├── UpstreamError          the upstream's fault, 5xx
-    │   ├── UpstreamUnreachable  UpstreamBroken  502
+    │   ├── UpstreamUnreachable  UpstreamBroken  AnsweredWithError  502
     │   └── UpstreamTimeout                     504
-    ├── AnsweredWithError      the upstream's answer to a WebSocket's start, whatever its status
     └── CapacityError          ours, 503
 
 Every message carries numbers: what came, what was expected, where.
@@ -251,6 +250,15 @@ class TooManyReaders(RequestError):
     retry_after = 5
 
 
+class TooManyWebSockets(RequestError):
+    """The caller already has as many WebSockets as it may."""
+
+    status = 429
+    kind = "too-many-websockets"
+    title = "Too many WebSockets"
+    retry_after = 5
+
+
 class Busy(RequestError):
     """A WebSocket follows as many streams as it may (``max_concurrent``)."""
 
@@ -294,14 +302,6 @@ class UpstreamError(SidecarError):
         self.sent = sent
 
 
-class AnsweredWithError(SidecarError):
-    """The upstream's answer to a start is no stream but an error; it is told with the answer's own status."""
-
-    status = 502
-    kind = "upstream-status"
-    title = "The upstream answered with an error"
-
-
 class UpstreamUnreachable(UpstreamError):
     """No connection: name not found, refused, TLS failed, connect timeout. Nothing was sent."""
 
@@ -317,6 +317,16 @@ class UpstreamBroken(UpstreamError):
 
     kind = "upstream-broken"
     title = "Upstream broke"
+
+
+class AnsweredWithError(UpstreamError):
+    """The answer to a WebSocket's start is no stream but an error; it is told with its own status."""
+
+    kind = "upstream-status"
+    title = "Upstream answered with an error"
+
+    def __init__(self, who: str, answer: str) -> None:
+        super().__init__(who, f"answered {answer}", sent=True)
 
 
 class UpstreamTimeout(UpstreamError):

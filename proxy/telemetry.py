@@ -227,7 +227,7 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 #: What has a line of its own: there are many of these.
-Line = Facts | Visited | Joined
+Told = Facts | Visited | Joined
 
 
 class Telemetry:
@@ -451,7 +451,7 @@ class Stderr:
     __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[float, int, str, Line]] = []
+        self.waiting: list[tuple[float, int, str, Told]] = []
 
     def write(self, line: str) -> None:
         """Write one line, behind those that wait. (A stream that somebody has closed raises ValueError.)"""
@@ -465,7 +465,7 @@ class Stderr:
 
     debug = info = warning = error = critical = write
 
-    def write_soon(self, level: int, event: str, facts: Line) -> None:
+    def write_soon(self, level: int, event: str, facts: Told) -> None:
         """Write a line of ``facts`` in JSON, within LINES_TOGETHER."""
         self.waiting.append((time.time(), level, event, facts))
         if len(self.waiting) == 1:
@@ -499,7 +499,7 @@ class _Lines:
         self._log = structlog.get_logger(LOGGER).bind()
         self._processors = structlog.get_config()["processors"]
 
-    def write(self, level: int, event: str, facts: Line) -> None:
+    def write(self, level: int, event: str, facts: Told) -> None:
         """Write a line of ``facts``."""
         if not self._log.is_enabled_for(level):
             return
@@ -509,7 +509,7 @@ class _Lines:
             self._log.log(level, event, **msgspec.structs.asdict(facts))
 
 
-def _json_line(at: float, level: int, event: str, facts: Line) -> str:
+def _json_line(at: float, level: int, event: str, facts: Told) -> str:
     when, word = _iso(datetime.fromtimestamp(at, UTC)), LEVELS[level]
     with contextlib.suppress(UnicodeEncodeError):
         told = msgspec.json.format(_ENCODER.encode(facts), indent=0)

@@ -10,11 +10,14 @@ import pytest
 
 from proxy import errors
 from proxy.errors import (
+    AnsweredWithError,
     BadCursor,
+    BadFrame,
     BadPath,
     BadRequest,
     BodyDiffers,
     BodyTooLarge,
+    Busy,
     CapacityError,
     ConfigError,
     ConfigProblem,
@@ -24,11 +27,14 @@ from proxy.errors import (
     HeadersTooLarge,
     MethodNotAllowed,
     NoRoute,
+    NothingRunning,
     Refused,
     RequestError,
     SidecarError,
     TooManyReaders,
+    TooManyWebSockets,
     UnknownStream,
+    UpgradeRequired,
     UpstreamBroken,
     UpstreamError,
     UpstreamTimeout,
@@ -36,24 +42,32 @@ from proxy.errors import (
     VersionNotSupported,
 )
 
+UPGRADE = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade"}
+
 ANSWERS: list[tuple[SidecarError, int, str, dict[str, str]]] = [
     # (error, status, kind, headers of the answer)
     (BadRequest("two lengths"), 400, "bad-request", {}),
     (BadPath("/../x"), 400, "bad-path", {}),
     (BadCursor("after=x"), 400, "bad-cursor", {}),
+    (BadFrame("not JSON"), 400, "bad-frame", {}),
     (Refused("foreign origin"), 403, "refused", {}),
     (NoRoute("/x"), 404, "no-route", {}),
     (UnknownStream(), 404, "unknown-stream", {}),
     (MethodNotAllowed("PUT", ("GET", "POST")), 405, "method-not-allowed", {"Allow": "GET, POST"}),
+    (NothingRunning("x"), 409, "nothing-running", {}),
     (Gap(cursor=3, earliest=9), 410, "gap", {"Stream-Earliest": "9"}),
     (Expired(), 410, "expired", {}),
     (BodyTooLarge("11 bytes"), 413, "body-too-large", {}),
     (ExpectationFailed("x"), 417, "expectation-failed", {}),
     (BodyDiffers("x"), 422, "body-differs", {}),
+    (UpgradeRequired("version 8"), 426, "upgrade-required", UPGRADE),
+    (TooManyWebSockets("9"), 429, "too-many-websockets", {"Retry-After": "5"}),
+    (Busy("1 of 1"), 429, "busy", {"Retry-After": "1"}),
     (TooManyReaders("9"), 429, "too-many-readers", {"Retry-After": "5"}),
     (HeadersTooLarge("33 KiB"), 431, "headers-too-large", {}),
     (UpstreamUnreachable("upstream", "refused"), 502, "upstream-unreachable", {}),
     (UpstreamBroken("upstream", "no HTTP", sent=True), 502, "upstream-broken", {}),
+    (AnsweredWithError("upstream", "404 Not Found"), 502, "upstream-status", {}),
     (CapacityError("full"), 503, "capacity", {"Retry-After": "2"}),
     (UpstreamTimeout("upstream", "600 s", sent=True), 504, "upstream-timeout", {}),
     (VersionNotSupported("HTTP/0.9"), 505, "version-not-supported", {}),

@@ -98,6 +98,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readers_per_stream: Readers of one stream.
     readers_per_caller: Readers of one caller, told by its address.
     websockets: WebSocket connections at once, those that pass through included.
+    websockets_per_caller: Those of one caller.
     max_headers: A request's header section.
     buffered_body: A request body that a policy must see whole, such as one with an Idempotency-Key.
     """
@@ -107,6 +108,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     readers_per_stream: int = 1_000
     readers_per_caller: Annotated[int | None, Count(off=True)] = None
     websockets: int = 10_000
+    websockets_per_caller: Annotated[int | None, Count(off=True)] = None
     max_headers: Bytes = 32 * KIB
     buffered_body: AnyBytes = 16 * MIB
 

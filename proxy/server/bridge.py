@@ -30,7 +30,7 @@ from proxy.errors import (
 from proxy.server import guard, handshake, report, resume
 from proxy.server.coding import IDENTITY, Decoder, decoder
 from proxy.server.exchange import Exchange
-from proxy.server.hub import Hub
+from proxy.server.hub import GOODBYE_SECONDS, Hub
 from proxy.server.opening import Begun, Opener
 from proxy.server.problem import PASSING
 from proxy.server.relay import Relay
@@ -49,11 +49,12 @@ from proxy.stream.websocket import CloseCode, Message, Messages, Opcode, close_c
 MAX_UNREAD = 64 * 1024
 
 #: Bytes of a client that are listened to in one go: what they make us answer cannot be known before. The
-#: worst are frames of 7 bytes, each of which is told in some 200 what is wrong with it.
-HEARD_AT_ONCE = 16 * 1024
+#: worst are frames of 6 bytes, each of which is told in some 200 what is wrong with it.
+HEARD_AT_ONCE = 2 * 1024
 
-#: How long a peer that was told of the end may take to say so too, in seconds.
-GOODBYE_SECONDS = 5.0
+#: After so many messages of one client, the other connections have their turn. The attack: a flood of tiny
+#: frames, whose answers are read as fast as they come.
+HEARD_A_TURN = 100
 
 #: Of an error that the upstream answers with, so much is told, in bytes.
 ERROR_BYTES = 64 * 1024
@@ -100,7 +101,8 @@ class Bridge:
         self._alarm = Alarm(self._beat)
         self._missed = 0  # heartbeats since the client was last heard
         self._unread = 0  # bytes of answers that did not fit into the socket
-        self._unheard = b""  # what came and is not listened to until there is room for its answers
+        self._unheard = b""  # what came and must wait: for room for its answers, or for its turn
+        self._held = False  # whether nothing is read meanwhile
         self._leaving = False
         self._closing = False  # whether our close frame is sent
         self._closed_at = 0.0  # when the client's last word is waited for no more, in the loop's time
@@ -111,7 +113,7 @@ class Bridge:
         hub, request, send = self._hub, self._request, self._route.timeouts.send
         answer = Switched(handshake.switching(self._key, self._subprotocol))
         stats = hub.telemetry.route(self._route.name)
-        hub.admit_socket(self, stats)
+        hub.admit_socket(self, stats, self._caller)
         try:
             await answer.prepare(request)
             self.transport = cast(asyncio.Transport, request.transport)
@@ -135,7 +137,7 @@ class Bridge:
         finally:
             self._protocol.on_full = None
             hub.wheel.drop(self._alarm)
-            hub.dismiss_socket(self, stats)
+            hub.dismiss_socket(self, stats, self._caller)
             self._let_go()
             self._protocol.hear_no_more()
         return answer
@@ -147,10 +149,10 @@ class Bridge:
         """Whether the socket takes no more for now."""
         return self._protocol.writing_paused
 
-    def write(self, frames: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Give frames to the socket, unless our last word is said."""
         if not (self._closing or self.transport.is_closing()):
-            self.transport.write(frames)
+            self.transport.write(data)
 
     def wake_up(self) -> None:
         """Let the connection's task look."""
@@ -205,8 +207,6 @@ class Bridge:
         """The socket has room again."""
         if self.transport.is_closing():
             return  # uvloop's do not let themselves be resumed then; this task is about to be cancelled
-        if self._unread > MAX_UNREAD:
-            self.transport.resume_reading()
         self._unread = 0
         self._listen()
         for reader in self._readers.values():
@@ -238,21 +238,36 @@ class Bridge:
         self._listen()
 
     def _listen(self) -> None:
-        """Hear what has come, as long as there is room for the answers."""
+        """Hear what has come, as long as there is room for the answers and the turn is this client's."""
+        if self.transport.is_closing():
+            return  # nothing can be answered, and uvloop's are not resumed then
         data, self._unheard = self._unheard, b""
+        heard = 0
         for at in range(0, len(data), HEARD_AT_ONCE):
-            if self._unread > MAX_UNREAD:
+            if heard >= HEARD_A_TURN or self._unread > MAX_UNREAD:
                 self._unheard = data[at:]
-                self.transport.pause_reading()
-                return
+                break
             for message in self._messages.feed(data[at : at + HEARD_AT_ONCE]):
                 self._receive(message)
+                heard += 1
+        self._hold(held=bool(self._unheard))
+        if self._unheard and self._unread <= MAX_UNREAD:
+            self._hub.loop.call_soon(self._listen)
         violation = self._messages.violation
         if violation is not None and not self._closing:
             self._tell(BadFrame(violation.reason))
             self._close(violation.code, violation.reason)
             if self.transport.can_write_eof():
                 self.transport.write_eof()  # to close now would reset a client that is still sending
+
+    def _hold(self, *, held: bool) -> None:
+        """Read nothing more while something is unheard."""
+        if held != self._held:
+            self._held = held
+            if held:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def _receive(self, message: Message) -> None:
         if message.opcode is Opcode.CLOSE:
@@ -293,9 +308,10 @@ class Bridge:
         task.add_done_callback(self._opening.discard)
 
     async def _open(self, body: bytes | None) -> None:
-        request, started = self._asked(body), self._hub.clock()
+        request, started = self._client, self._hub.clock()
         status, told = report.CLIENT_LEFT, False
         try:
+            request = self._asked(body)
             exchange = self._ask(request)
             guard.check_caller(request, exchange.config, exchange.route, credentials=exchange.credentials)
             exchange.upload.check_head()
@@ -325,9 +341,12 @@ class Bridge:
         relay = begun.relay
         try:
             self._follow(relay, 0)
+        except SidecarError as error:
+            error.sent = True  # the upstream works on it already: asked again, it would be paid twice
+            relay.cancel_unread(f"its reader was refused: {error}")
+            raise
         finally:
-            if not relay.tally.readers:
-                relay.cancel("disconnect", "the client left before the stream began")
+            relay.cancel_unread("the client left before the stream began")
         return 200
 
     def _follow(self, relay: Relay, seq: int, **said: Any) -> None:
@@ -349,7 +368,7 @@ class Bridge:
                 self._answer(frames.told("event", id=None, event="message", data=frames.as_json(body)))
             self._answer(frames.end_frame(None, Terminal(Reason.COMPLETE)))
             return status
-        error = AnsweredWithError(f"the upstream answered {status} {reason}".rstrip())
+        error = AnsweredWithError(f"upstream {self._route.upstream!r}", f"{status} {reason}".rstrip())
         self._tell(error, status=status, recoverable=status in PASSING, body=frames.as_json(body))
         return status
 
@@ -415,6 +434,7 @@ class Bridge:
             raise UnknownStream
         relay, config = resume.find(self._hub, stream_id, self._client), self._hub.config
         guard.check_caller(self._client, config, relay.route, credentials=relay.birth.credentials)
+        handshake.check_origin(self._client, config, relay.route)
         return relay
 
     def _check_busy(self) -> None:
@@ -445,11 +465,11 @@ class Bridge:
             told["earliest"] = error.earliest
         self._answer(frames.told("error", **(told | said)))
 
-    def _answer(self, frames: bytes) -> None:
+    def _answer(self, data: bytes) -> None:
         """Write what is no event of a stream. A client that asks and does not read is not listened to."""
-        self.write(frames)
+        self.write(data)
         if self._protocol.writing_paused:
-            self._unread += len(frames)
+            self._unread += len(data)
             self.wake_up()
 
     def _close(self, code: int, reason: str = "") -> None:

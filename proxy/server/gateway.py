@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from proxy.config import Config, Route
 from proxy.dialects import Dialect
-from proxy.errors import HeadersTooLarge, SidecarError, UnknownStream, VersionNotSupported
+from proxy.errors import HeadersTooLarge, NoRoute, SidecarError, UnknownStream, VersionNotSupported
 from proxy.server import cors, guard, handshake, problem, report, resume, streams
 from proxy.server.bridge import Bridge
 from proxy.server.exchange import Exchange, dialect_of, named_stream, own_cursor
@@ -176,8 +176,8 @@ class Gateway:
     def _left(self, visit: Visit) -> None:
         """Note that a request is over."""
         began = visit.began
-        if began is not None and not began.tally.readers:
-            began.cancel("disconnect", "the client left before the stream began")
+        if began is not None:
+            began.cancel_unread("the client left before the stream began")
         self.in_flight -= 1
         if not self.in_flight:
             self._idle.set()
@@ -274,7 +274,11 @@ class Gateway:
             return Tunnel(self._hub, exchange).serve()
 
         def ask(start: web.BaseRequest) -> Exchange:
-            now, path = self._table.named(route.name), start.rel_url.raw_path
+            path = start.rel_url.raw_path
+            now = self._table.find(hdrs.METH_GET, start.rel_url.path_safe, upgrade=True)
+            if (now.name, now.websocket) != (route.name, "bridge"):  # the configuration has changed since
+                raise NoRoute(f"the bridge of route {route.name!r} is not here any more; connect again")
+            handshake.check_origin(start, self._config, now)
             asked = self._exchange_at(now, start, path, exchange.origin, self._hub.loop.time())
             asked.bridged = True
             return asked

@@ -42,6 +42,7 @@ def is_asked(request: web.BaseRequest) -> bool:
         and request.method == hdrs.METH_GET
         and request.version == HttpVersion11
         and request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"
+        and "upgrade" in nominated(request.headers)
     )
 
 
@@ -83,20 +84,19 @@ def fault_of(answer: MultiMapping[str], key: str) -> str | None:
 
 
 def check_origin(request: web.BaseRequest, config: Config, route: Route) -> None:
-    """Raise Refused where a foreign page opens a connection that the client's browser authenticates.
+    """Raise Refused where a foreign page opens a connection, or goes on over one.
 
-    CORS does not hold a page back here: only the server can. Where the route lists ``origins``, every page
-    must be of one of them or ours; where it lists none, that holds for what a page could not do by itself,
-    which is to bring the browser's cookies, or a password that the browser knows (no page can set an
-    Authorization on a handshake). A bridge alone asks so much: an app behind a pass-through sees
-    the Origin, and judges for itself.
+    CORS does not hold a page back here: only the server can. The attacks: a page that brings the user's
+    cookies along (cross-site WebSocket hijacking), and one that needs none, since the app behind a loopback
+    or an internal address takes whoever reaches it. Over HTTP the browser would have asked that app; a
+    bridge speaks in its place, so it lets in its own pages and those of ``origins`` only. An app behind a
+    pass-through sees the Origin, and judges for itself where the route lists none.
     """
     origin = request.headers.get(hdrs.ORIGIN)
     if origin is None:
         return
     origins = guard.allowed_origins(config, route)
-    ambient = hdrs.COOKIE in request.headers or hdrs.AUTHORIZATION in request.headers
-    guarded = bool(origins) or (ambient and route.websocket == "bridge")
+    guarded = bool(origins) or route.websocket == "bridge"
     if guarded and origin not in origins and not guard.same_origin(request, origin):
         raise Refused(
             f"Origin {origin[:80]!r} may not open a WebSocket here; list it under 'origins' if it should"

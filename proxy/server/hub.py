@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import binascii
 import os
+from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.config import Config
-from proxy.errors import CapacityError, SidecarError, TooManyReaders
+from proxy.errors import CapacityError, SidecarError, TooManyReaders, TooManyWebSockets
 from proxy.server.wheel import Wheel
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import RouteStats, StoreFigures, Telemetry
@@ -22,6 +23,10 @@ STREAM_ID_BYTES = 16
 
 #: From base64 to its form for URLs (RFC 4648 §5).
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+#: How long the peers of a WebSocket that were told of its end may take to say so too, in seconds.
+GOODBYE_SECONDS = 5.0
 
 
 class Socket(Protocol):
@@ -53,6 +58,7 @@ class Hub:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readers: dict[str, int] = {}  # by caller
         self.sockets: set[Socket] = set()
+        self._sockets: Counter[str] = Counter()  # by caller
         self.readers = 0
         telemetry.store = self._figures
         telemetry.settle = self._settle
@@ -127,19 +133,30 @@ class Hub:
         else:
             del self._readers[caller]
 
-    def admit_socket(self, socket: Socket, stats: RouteStats) -> None:
-        """Hold a WebSocket connection of a route. Raises CapacityError where it does not fit."""
-        limit = self.config.limits.websockets
+    def admit_socket(self, socket: Socket, stats: RouteStats, caller: str) -> None:
+        """Hold a caller's WebSocket to a route. Raises TooManyWebSockets or CapacityError."""
+        limits = self.config.limits
+        own, limit = self._sockets[caller], limits.websockets_per_caller
         if self.draining:
             raise CapacityError("the sidecar is draining")
-        if len(self.sockets) >= limit:
-            raise CapacityError(f"{limit} WebSockets are open, which is the limit (limits.websockets)")
+        if limit is not None and own >= limit:
+            raise TooManyWebSockets(
+                f"this caller has {own} WebSockets, which is the limit (limits.websockets_per_caller)"
+            )
+        if len(self.sockets) >= limits.websockets:
+            raise CapacityError(
+                f"{limits.websockets} WebSockets are open, which is the limit (limits.websockets)"
+            )
         self.sockets.add(socket)
+        self._sockets[caller] += 1
         stats.websockets += 1
 
-    def dismiss_socket(self, socket: Socket, stats: RouteStats) -> None:
+    def dismiss_socket(self, socket: Socket, stats: RouteStats, caller: str) -> None:
         """Hold it no more."""
         self.sockets.remove(socket)
+        self._sockets[caller] -= 1
+        if not self._sockets[caller]:
+            del self._sockets[caller]
         stats.websockets -= 1
 
     async def close(self) -> None:

@@ -206,6 +206,11 @@ class Relay(Lane):
             self._stats.cancels[by] += 1
             self.end(Reason.CANCELLED, message)
 
+    def cancel_unread(self, message: str) -> None:
+        """Stop a stream that nobody has come to read, and cannot resume. Idempotent."""
+        if not self.tally.readers:
+            self.cancel("disconnect", message)
+
     def failed(self, message: str, status: int, quote: str = "") -> None:
         """Hear that the upstream did not answer with a stream, after the client was answered early."""
         self.end(Reason.UPSTREAM_ERROR, message, status=status, quote=quote)

@@ -21,13 +21,6 @@ class RouteTable:
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self._rows = [(_matcher(route.path), route) for route in routes]
-        self._named = {route.name: route for route in routes}
-
-    def named(self, name: str) -> Route:
-        """Return the route of this name. Raises NoRoute."""
-        if name not in self._named:
-            raise NoRoute(f"there is no route {name!r} any more")
-        return self._named[name]
 
     def find(self, method: str, path: str, *, upgrade: bool = False) -> Route:
         """Return the route for a request. ``path`` is decoded, but for encoded slashes and percents.

@@ -25,7 +25,7 @@ from proxy.server import handshake, report
 from proxy.server.direct import READ_A_TURN
 from proxy.server.exchange import Exchange
 from proxy.server.headers import NOT_RETURNED, end_to_end
-from proxy.server.hub import Hub
+from proxy.server.hub import GOODBYE_SECONDS, Hub
 from proxy.server.plain import pass_on
 from proxy.server.pool import Call, Reply
 from proxy.server.wheel import Alarm
@@ -35,9 +35,6 @@ from proxy.telemetry import Joined
 
 #: Bytes of the payload by which the pong to a ping of ours is known: nobody else's ping has the same.
 TOKEN_BYTES = 8
-
-#: How long peers that were told of the end may take to say so too, in seconds.
-GOODBYE_SECONDS = 5.0
 
 #: A peer that has sent nothing for so many heartbeats, each of which began with a ping, is given up.
 SILENT_BEATS = 2
@@ -257,7 +254,8 @@ class Tunnel:
         """Ask the upstream, and join the two; or answer what it answers. Raises SidecarError."""
         hub, exchange = self._hub, self._exchange
         key = handshake.check(exchange.request)
-        hub.admit_socket(self, self._stats)
+        caller = exchange.origin.address
+        hub.admit_socket(self, self._stats, caller)
         try:
             response = await exchange.upstream.open(self._call(), exchange.tell_interim)
             if response.answer.status != 101:
@@ -270,7 +268,7 @@ class Tunnel:
                 response.close()
         finally:
             hub.wheel.drop(self._alarm)
-            hub.dismiss_socket(self, self._stats)
+            hub.dismiss_socket(self, self._stats, caller)
 
     # What the hub needs
 

@@ -69,8 +69,8 @@ _decode = _RAW.decode
 #: How msgspec refuses: what is no JSON, what JSON cannot be had as a value, and what is too deep.
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-#: So long a frame that msgspec refuses is looked at again, in bytes: the other parser builds what it reads,
-#: which for a frame of brackets takes twenty times its size.
+#: So long a text that msgspec refuses is looked at again, in bytes: the other parser builds what it reads,
+#: which for a text of brackets takes twenty times its size.
 MAX_TAKEN_APART = 1024 * 1024
 
 #: So much of a client's frame is quoted back, in characters.
@@ -308,7 +308,7 @@ def _is_json(data: bytes) -> bool:
     try:
         _RAW.decode(data)
     except msgspec.DecodeError:
-        return b"\\u" in data and _is_json_by_grammar(data.decode())
+        return b"\\u" in data and len(data) <= MAX_TAKEN_APART and _is_json_by_grammar(data.decode())
     except RecursionError:
         return False
     return True

@@ -37,6 +37,7 @@ limits:
   readers_per_stream: 3
   readers_per_caller: 4
   websockets: 6
+  websockets_per_caller: 7
   max_headers: 5
   buffered_body: 0
 log: {format: json, level: debug, requests: yes}

@@ -56,6 +56,7 @@ def test_every_setting(everything: str) -> None:
             readers_per_stream=3,
             readers_per_caller=4,
             websockets=6,
+            websockets_per_caller=7,
             max_headers=5,
             buffered_body=0,
         ),

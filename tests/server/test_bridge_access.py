@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from proxy.server.app import Sidecar
-from tests.conftest import StartCommand, StartOrigin, StartSidecar, eventually
+from proxy.server.bridge import HEARD_A_TURN, HEARD_AT_ONCE, Bridge
+from proxy.stream.websocket import Message
+from tests.conftest import StartCommand, StartOrigin, StartSidecar, config_for, eventually
 from tests.support.bridge import begin, bridge, data_of, leave, refused, still_lives
 from tests.support.client import ask
 from tests.support.origin import Connection, response
 from tests.support.script import holds, streams
-from tests.support.websocket import ask_upgrade, connect
+from tests.support.websocket import TEXT, ask_upgrade, connect, frame
 from tests.test_telemetry_lines import write_config
 
 FOREIGN, OURS = "https://evil.example", "https://app.example"
@@ -37,7 +40,7 @@ def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
         ({}, None, True, True),
         ({}, None, False, True),
         ({}, FOREIGN, True, False),
-        ({}, FOREIGN, False, True),
+        ({}, FOREIGN, False, False),
         ({}, "http://{host}", True, True),
         ({}, "https://{host}", True, True),
         ({}, "http://{host}.evil.example", True, False),
@@ -53,7 +56,7 @@ def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
         ({"origins": [OURS]}, None, True, True),
     ],
 )
-async def test_a_foreign_page_cannot_use_its_visitors_cookies(
+async def test_a_foreign_page_cannot_use_its_visitors_place(
     route: dict[str, Any],
     origin: str | None,
     cookie: bool,
@@ -61,10 +64,10 @@ async def test_a_foreign_page_cannot_use_its_visitors_cookies(
     start_origin: StartOrigin,
     start_sidecar: StartSidecar,
 ) -> None:
-    """The attack: a page opens a WebSocket here, and the browser sends the visitor's cookies along.
+    """The attack: a page opens a WebSocket here, and the browser sends the visitor's cookies along. Or the
+    app needs none, since only who is near can reach it; the visitor's browser is near.
 
-    CORS does not hold it back. A client without an Origin is no page. Where origins are listed, no other
-    page is let in, with cookies or without.
+    CORS does not hold it back. A client without an Origin is no page.
     """
     upstream = await start_origin(streams(b"data: a\n\n"))
     sidecar = await start_sidecar(upstream.url, route=bridge(**route))
@@ -79,22 +82,18 @@ async def test_a_foreign_page_cannot_use_its_visitors_cookies(
         assert not sidecar.hub.sockets
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 @pytest.mark.parametrize(
-    ("credential", "welcome"),
-    [
-        ({"Authorization": "Basic dTpw"}, False),
-        ({"Sec-WebSocket-Protocol": "sse-sidecar.v1, bearer.t0ken"}, True),
-    ],
+    "credential",
+    [{"Authorization": "Basic dTpw"}, {"Sec-WebSocket-Protocol": "sse-sidecar.v1, bearer.t0ken"}],
 )
-async def test_what_only_the_browser_can_have_added_is_guarded_like_a_cookie(
-    credential: dict[str, str], welcome: bool, start_origin: StartOrigin, start_sidecar: StartSidecar
+async def test_no_credential_makes_a_foreign_page_welcome(
+    credential: dict[str, str], start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
-    """A page cannot set Authorization on a handshake; the token in the list is the page's own."""
+    """The attack: any page can put a token into the list, and an app that asks for none ignores it."""
     origin = await start_origin(streams(b"data: a\n\n"))
     sidecar = await start_sidecar(origin.url, route=bridge())
     answer = await ask_upgrade(sidecar.url, headers={"Origin": FOREIGN, **credential})
-    assert answer.status == (101 if welcome else 403)
+    assert answer.status == 403
 
 
 @pytest.mark.usefixtures("_clients_leave_first")
@@ -354,3 +353,77 @@ async def test_no_credential_is_ever_written(
     for secret in ("bearer-2f9c", "cookie-93b1", "query-6e4d", "body-40a2", "event-77aa", *names):
         assert secret not in written, [line for line in written.splitlines() if secret in line]
     assert "Traceback" not in sidecar.errors
+
+
+# Bounds, and a configuration that changes
+
+
+@pytest.mark.usefixtures("_clients_leave_first")
+async def test_one_caller_cannot_have_all_sockets(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """The attack: a client that holds as many connections as there may be. Its own limit is told first."""
+    origin = await start_origin(streams(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url, route=bridge(), limits={"websockets_per_caller": 2})
+    first, _ = await connect(sidecar.url), await connect(sidecar.url)
+    refused_one = await ask_upgrade(sidecar.url)
+    assert (refused_one.status, refused_one.header("retry-after")) == (429, "5")
+    assert (await refused_one.json())["type"].endswith(":too-many-websockets")
+    await first.close()
+    assert await first.ended()
+    await eventually(lambda: len(sidecar.hub.sockets) == 1, "it has left")
+    await connect(sidecar.url)
+
+
+@pytest.mark.usefixtures("_clients_leave_first")
+async def test_a_start_goes_by_the_configuration_of_its_moment(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A reload that takes the bridge away from a path takes it from open connections, too."""
+    origin = await start_origin(streams(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url, route=bridge())
+    socket = await connect(sidecar.url)
+    await socket.say({"prompt": "x"})
+    assert (await socket.hear_until("end"))[0]["type"] == "open"
+    sidecar._apply(config_for(origin.url, route={"websocket": "off"}, listen=sidecar.config.listen))
+    await socket.say({"prompt": "x"})
+    told = await socket.hear()
+    assert (told["type"], told["code"], told["status"]) == ("error", "no-route", 404)
+    sidecar._apply(config_for(origin.url, route=bridge(), listen=sidecar.config.listen))
+    await socket.say({"prompt": "x"})
+    assert (await socket.hear_until("end"))[0]["type"] == "open"
+
+
+@pytest.mark.usefixtures("_clients_leave_first")
+async def test_a_flood_of_tiny_frames_leaves_others_their_turn(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: frames of 6 bytes, whose answers are read as fast as they come. In one turn of the loop a
+    hundred or so are heard, and all of them in the end.
+    """
+    origin = await start_origin(streams(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url, route=bridge())
+    socket = await connect(sidecar.url)
+    heard: list[int] = []
+    listen = Bridge._listen
+
+    def counted(self: Bridge) -> None:
+        before = len(obeyed)
+        listen(self)
+        heard.append(len(obeyed) - before)
+
+    obeyed: list[object] = []
+    receive = Bridge._receive
+
+    def noted(self: Bridge, message: Message) -> None:
+        obeyed.append(message)
+        receive(self, message)
+
+    monkeypatch.setattr(Bridge, "_listen", counted)
+    monkeypatch.setattr(Bridge, "_receive", noted)
+    flood = asyncio.ensure_future(socket.send_raw(frame(TEXT) * 20_000))
+    for _ in range(20_000):
+        assert (await socket.hear())["code"] == "bad-frame"
+    await flood
+    assert len(obeyed) == 20_000
+    assert max(heard) <= HEARD_A_TURN + HEARD_AT_ONCE // 6 + 1
