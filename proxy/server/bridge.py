@@ -171,6 +171,11 @@ class Bridge:
         self._tell_ends()
         self._close(CloseCode.GOING_AWAY, "draining; reconnect")
 
+    def cut(self) -> None:
+        """End now."""
+        self.dismiss()
+        self._finish()
+
     def settle(self) -> None:
         """Nothing: what passes here is counted with the streams."""
 

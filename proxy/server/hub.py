@@ -38,6 +38,9 @@ class Socket(Protocol):
     def dismiss(self) -> None:
         """Close now, with 1001."""
 
+    def cut(self) -> None:
+        """End now: nobody's answer is waited for any more."""
+
     def settle(self) -> None:
         """Count for its route what has been counted here alone."""
 
@@ -163,6 +166,8 @@ class Hub:
         """End every task. Streams that still run are cancelled upstream."""
         for relay in list(self.running):
             relay.shut_down()
+        for socket in list(self.sockets):
+            socket.cut()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

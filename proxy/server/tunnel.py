@@ -280,6 +280,12 @@ class Tunnel:
         self._note("drain", "sidecar", CloseCode.GOING_AWAY)
         self._say_goodbye(CloseCode.GOING_AWAY, "draining; reconnect")
 
+    def cut(self) -> None:
+        """End both connections now."""
+        self._note("drain", "sidecar", CloseCode.ABNORMAL)
+        for end in self._ends:
+            end.abort()
+
     def settle(self) -> None:
         """Count for the route what has passed since it was last asked."""
         if not self._ends:

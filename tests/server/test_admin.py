@@ -46,6 +46,10 @@ FAMILIES = {
     "sidecar_upstream_errors": "counter",
     "sidecar_upstream_pauses": "counter",
     "sidecar_upstream_reconnects": "counter",
+    "sidecar_websockets": "gauge",
+    "sidecar_websocket_messages": "counter",
+    "sidecar_websocket_bytes": "counter",
+    "sidecar_websockets_ended": "counter",
 }
 
 #: Nobody listens here: port 1 needs a privilege, and a service that nobody has run for decades.

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.server import tunnel
+from proxy.server import app, tunnel
 from tests.conftest import StartOrigin, StartSidecar, eventually, transports
 from tests.endurance.peace import Peace
 from tests.support.client import send
@@ -711,3 +711,17 @@ async def test_an_upstream_that_leaves_behind_its_101(
         assert answer.status == 101
         assert await rest(Socket(answer)) == words
     await eventually(lambda: not sidecar.hub.sockets, "no tunnel is left")
+
+
+@pytest.mark.parametrize("dismissed", [False, True])
+async def test_a_peer_that_answers_nothing_does_not_keep_the_sidecar(
+    dismissed: bool, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upstream's pool waits for its connections, and a tunnel for both of its peers: a stop cuts it."""
+    monkeypatch.setattr(app, "LAST_WORDS", 0.05)
+    pair = await join(drain="0s")
+    async with asyncio.timeout(PATIENCE):
+        if dismissed:
+            await pair.sidecar.drain()
+        await pair.sidecar.stop()
+    assert pair.told[-1].cause == "drain"
