@@ -24,7 +24,7 @@ test-all: ## run all tests: soaks, gigabytes and corpora take many minutes
 	@tests/install.sh test-all
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: ## measure what an event costs, here and through other proxies: half an hour, or ARGS=--quick
+bench: ## measure what an event costs, here and through other proxies: forty minutes, or ARGS=--quick
 	@tests/install.sh bench $(ARGS)
 	$(BIN)/python -m bench $(ARGS)
 
