@@ -139,9 +139,13 @@ class SseReader(Follower):
 
     def send_between(self, wire: bytes) -> None:
         """Write what is not logged, if its place is here: behind what was logged before."""
-        if self._begun and not self.lag_events:
+        if self.lag_events:
+            return
+        if self._begun:
             self._write(wire)
             self._relay.tally.wrote(len(wire))
+        else:
+            self._prelude += wire  # it came with the upstream's head
 
     def _next(self) -> bytes:
         if self._retry is not None:

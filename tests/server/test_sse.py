@@ -567,6 +567,16 @@ async def test_the_upstreams_own_retry_counts(start_origin: StartOrigin, start_s
     assert await late.block() == b"id: %b.1\nretry: 700\ndata: a\n\n" % stream
 
 
+@pytest.mark.parametrize("ids", ["auto", "always", "never"])
+async def test_a_retry_alone_is_handed_on(
+    ids: str, start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A browser acts on the line, not on an event; so it passes even where it is all that a stream says."""
+    origin = await start_origin(reply(response("Content-Type: text/event-stream", body=b"retry: 700\n")))
+    sidecar = await start_sidecar(origin.url, route={"ids": ids})
+    assert await (await ask(sidecar.url, "/events")).body() == b"retry: 700\n"
+
+
 # §3: heartbeats
 
 
