@@ -240,6 +240,7 @@ class Telemetry:
         self.config_loaded_at = 0.0
         self.draining = False
         self.upstream_errors: Counter[tuple[str, str]] = Counter()  # (upstream, kind)
+        self.misrouted = 0  # requests for a stream that another node holds
         self.store: Callable[[], StoreFigures] | None = None
         self.settle: Callable[[], None] | None = None  # counts for the routes what streams have counted
         self.registry = CollectorRegistry(auto_describe=False)
@@ -341,6 +342,9 @@ class Telemetry:
         for (upstream, kind), count in self.upstream_errors.items():
             errors.add_metric([upstream, kind], count)
         yield errors
+        yield CounterMetricFamily(
+            "sidecar_misrouted_requests", "Requests for a stream of another node", value=self.misrouted
+        )
         reloads = CounterMetricFamily("sidecar_config_reloads", "Attempts to reload", labels=["outcome"])
         for outcome in ("loaded", "refused"):
             reloads.add_metric([outcome], self.reloads[outcome])

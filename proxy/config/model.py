@@ -33,6 +33,7 @@ IntervalOrOff = Annotated[float | None, Duration(least=SHORTEST, off=True)]
 Bytes = Annotated[int, Size(least=1)]
 AnyBytes = Annotated[int, Size()]
 Name = Annotated[str, Text(syntax.name, syntax.NAME_PATTERN)]
+Node = Annotated[str | None, Text(syntax.node, syntax.NODE_PATTERN)]
 TokenOrNone = Annotated[str | None, Text(syntax.token, syntax.TOKEN_PATTERN)]
 Methods = Annotated[tuple[str, ...], Listing(Text(syntax.method, syntax.TOKEN_PATTERN), least=1)]
 File = Annotated[str, Text(syntax.file_path, secret=True)]
@@ -309,6 +310,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: host:port, [v6]:port or unix:/path.
     tls: Serve TLS here; usually the edge's work.
     admin: The listener for operators; none if left out.
+    node: This sidecar's name among several behind one edge; stream ids begin with it.
     store: Where streams' logs live.
     drain: How long running streams get at SIGTERM.
     fast_path: Take events in the very call in which their bytes arrive; if not, in a task for each stream.
@@ -326,6 +328,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Listen = "127.0.0.1:8080"
     tls: Tls | None = None
     admin: Admin | None = None
+    node: Node = None
     store: Annotated[Store, Block(Store, {"memory": Store()})] = Store()
     drain: Span = 25.0
     fast_path: bool = True

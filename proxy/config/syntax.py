@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from proxy.stream import cursor
+
 NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+NODE_PATTERN: Final = rf"^{cursor.NODE_PATTERN}$"
 TOKEN_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 PATH_PATTERN: Final = "^/"
 URL_PATTERN: Final = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+(/[^?#\s]*)?$"
@@ -43,6 +46,13 @@ def name(text: str) -> str:
     """The name of a route or an upstream: it stands in metrics, logs and answers."""
     if not _NAME.fullmatch(text):
         raise ValueError("expected a name of 1 to 64 letters, digits, `_`, `.` or `-`")
+    return text
+
+
+def node(text: str) -> str:
+    """The name of this sidecar among several; stream ids begin with it."""
+    if not re.fullmatch(cursor.NODE_PATTERN, text, re.ASCII):
+        raise ValueError("expected a name of 1 to 32 lower-case letters, digits and inner dashes")
     return text
 
 

@@ -7,6 +7,7 @@ import binascii
 import os
 from collections import Counter
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.config import Config
@@ -58,6 +59,7 @@ class Hub:
         self.running: set[Relay] = set()
         self.unrecorded: dict[str, Relay] = {}  # running, and not in the store
         self.draining = False
+        self.started = datetime.now(UTC)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readers: dict[str, int] = {}  # by caller
         self.sockets: set[Socket] = set()
@@ -72,9 +74,10 @@ class Hub:
         self.store.configure(config.store.memory)
 
     def new_stream_id(self) -> str:
-        """Return a fresh stream id."""
+        """Return a fresh stream id, which begins with our node where we have one."""
         text = binascii.b2a_base64(os.urandom(STREAM_ID_BYTES), newline=False)
-        return text.translate(_URL_SAFE).rstrip(b"=").decode()
+        random = text.translate(_URL_SAFE).rstrip(b"=").decode()
+        return random if self.config.node is None else f"{self.config.node}-{random}"
 
     def find(self, stream_id: str) -> Relay | None:
         """Return a stream that runs or is kept."""

@@ -21,7 +21,7 @@ from proxy.server.relay import Relay
 from proxy.server.sse import serve_stream
 from proxy.server.stream_head import EVENT_STREAM, answer_headers
 from proxy.server.wire import SERVER, Answer
-from proxy.stream.cursor import Cursor, parse, parse_after
+from proxy.stream.cursor import Cursor, node_of, parse, parse_after
 from proxy.stream.reader import gap_block
 
 
@@ -50,7 +50,10 @@ def find(hub: Hub, stream_id: str, request: web.BaseRequest, *, at: tuple[str, s
             raise UnknownStream
         return relay
     epitaph = hub.store.epitaph(stream_id, hub.loop.time())
-    if epitaph is None or at not in (None, (epitaph.route, epitaph.method)):
+    if epitaph is None:
+        hub.telemetry.misrouted += node_of(stream_id) not in (None, hub.config.node)
+        raise UnknownStream
+    if at not in (None, (epitaph.route, epitaph.method)):
         raise UnknownStream
     if epitaph.owner is not None:
         route = next((route for route in hub.config.routes if route.name == epitaph.route), None)

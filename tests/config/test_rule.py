@@ -15,6 +15,13 @@ Faults = Callable[..., list[str]]
     ("added", "said"),
     [
         # wrong types and units: what came, what was expected
+        ("node: 1", "node: expected text, got the number `1`; put it in quotes"),
+        ("node: Web_1",
+         "node: expected a name of 1 to 32 lower-case letters, digits and inner dashes, "
+         "got the text `Web_1`"),
+        (f"node: {'a' * 33}",
+         "node: expected a name of 1 to 32 lower-case letters, digits and inner dashes, "
+         f"got the text `{'a' * 33}`"),
         ("drain: [1]", "drain: expected a duration such as 15s, 250ms, 5m or 1h, got a list"),
         ("drain: soon", "drain: expected a duration such as 15s, 250ms, 5m or 1h, got the text `soon`"),
         ("drain: 15x", "drain: expected ms, s, m or h after the number, got the text `15x`"),

@@ -33,6 +33,7 @@ FAMILIES = {
     "sidecar_log_evictions": "counter",
     "sidecar_log_max_bytes": "gauge",
     "sidecar_logs": "gauge",
+    "sidecar_misrouted_requests": "counter",
     "sidecar_readers": "gauge",
     "sidecar_readers_dropped": "counter",
     "sidecar_replayed_events": "counter",

@@ -110,6 +110,22 @@ async def test_requests_are_answered_by_the_file_read_last(
     assert sidecar.telemetry.reloads == {"loaded": 1}
 
 
+async def test_a_stream_that_runs_keeps_its_id(
+    file: File, start: StartFrom, start_origin: StartOrigin
+) -> None:
+    """A new node names new streams; clients find the others under the ids that they know."""
+    origin = await start_origin(holds(b"data: a\n\n"))
+    file.write(origin.url)
+    sidecar = await start(file)
+    old = (await ask(sidecar.url)).header("stream-id")
+    file.write(origin.url, node="web-0")
+    assert sidecar.reload()
+    new = (await ask(sidecar.url)).header("stream-id")
+    assert str(new).startswith("web-0-")
+    for stream in (old, new):
+        assert (await ask(sidecar.url, f"/_streams/{stream}")).status == 200
+
+
 async def test_a_replaced_upstream_leaves_no_timer(
     file: File, start: StartFrom, start_origin: StartOrigin
 ) -> None:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from proxy.errors import BadCursor
 from proxy.stream.cursor import (
     MAX_SEQ_DIGITS,
-    STREAM_ID_LENGTH,
+    NODE_PATTERN,
+    RANDOM_LENGTH,
     Cursor,
     is_stream_id,
+    node_of,
     parse,
     parse_after,
     short,
@@ -93,17 +95,43 @@ def test_a_malformed_after(value: str) -> None:
         (STREAM[1:], False),
         (STREAM + "A", False),
         (STREAM + "\n", False),
-        ("." * STREAM_ID_LENGTH, False),
+        ("." * RANDOM_LENGTH, False),
         ("", False),
     ],
 )
 def test_is_stream_id(value: str, yes: bool) -> None:
     """A stream id is 22 characters of base64url, which is what 16 random bytes make."""
     assert is_stream_id(value) is yes
-    assert len(secrets.token_urlsafe(16)) == STREAM_ID_LENGTH
+    assert len(secrets.token_urlsafe(16)) == RANDOM_LENGTH
 
 
 def test_short() -> None:
     """Logs show too little of an id to use it."""
     assert short(STREAM) == "AZaz09"
     assert not is_stream_id(short(STREAM))
+
+
+NODES = st.from_regex(rf"\A{NODE_PATTERN}\Z")
+
+
+@given(NODES, st.binary(min_size=16, max_size=16), st.integers(0, 10**MAX_SEQ_DIGITS - 1))
+def test_a_node_is_read_back(node: str, key: bytes, seq: int) -> None:
+    """Whatever dashes the random part holds, the id of a sidecar with a name tells whose it is."""
+    random = base64.urlsafe_b64encode(key).decode().rstrip("=")
+    stream = f"{node}-{random}"
+    assert is_stream_id(stream)
+    assert node_of(stream) == node
+    assert node_of(random) is None
+    assert parse(f"{stream}.{seq}") == Cursor(stream, seq)
+    assert short(stream) == f"{node}-{random[:6]}"
+
+
+@pytest.mark.parametrize(
+    "prefix", ["-", "A-", "-a-", "a", "a--", "a.", "a_b-", "ä-", "a/", f"{'a' * 33}-", "a-\n"]
+)
+def test_what_is_no_node(prefix: str) -> None:
+    """A prefix of another form makes it somebody else's id, and no more of it is shown than of any."""
+    assert not is_stream_id(prefix + STREAM)
+    assert parse(f"{prefix}{STREAM}.1") is None
+    assert node_of(prefix + STREAM) is None
+    assert short(prefix + STREAM) == (prefix + STREAM)[:6]
