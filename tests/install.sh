@@ -42,7 +42,8 @@ tests() {
     program "browser tests" chromium chromium chromium-browser google-chrome
     program "the demo's lines" curl curl
     compiler "tests of the benchmark"
-    proxies "tests of the benchmark"
+    proxies "tests of the benchmark and of the edge templates"
+    program "tests of the edge templates" caddy caddy
     node_peer
 }
 
