@@ -309,6 +309,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: host:port, [v6]:port or unix:/path.
     tls: Serve TLS here; usually the edge's work.
+    keepalive: How long a client's unused connection is kept; longer than an edge in front keeps its own.
     admin: The listener for operators; none if left out.
     node: This sidecar's name among several behind one edge; stream ids begin with it.
     store: Where streams' logs live.
@@ -327,6 +328,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: Listen = "127.0.0.1:8080"
     tls: Tls | None = None
+    keepalive: Interval = 75.0
     admin: Admin | None = None
     node: Node = None
     store: Annotated[Store, Block(Store, {"memory": Store()})] = Store()

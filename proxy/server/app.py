@@ -77,7 +77,11 @@ class Sidecar:
         self.hub = Hub(self.config, self.telemetry)
         self._upstreams = self._reconciled(self.config)
         self.gateway = Gateway(self.hub, self.config, self._upstreams)
-        self._front = Front(self.gateway.handle, max_headers=self.config.limits.max_headers)
+        self._front = Front(
+            self.gateway.handle,
+            max_headers=self.config.limits.max_headers,
+            keepalive=self.config.keepalive,
+        )
         self._runner = web.ServerRunner(self._front, shutdown_timeout=CUT_SECONDS)
         try:
             self._site = await _listen(self._runner, self.config.listen, _tls(self.config))
@@ -236,7 +240,7 @@ class Sidecar:
 
 
 def _needs_restart(old: Config, new: Config) -> Iterator[str]:
-    for name in ("listen", "tls", "admin"):
+    for name in ("listen", "tls", "keepalive", "admin"):
         if getattr(old, name) != getattr(new, name):
             yield name
     if old.limits.max_headers != new.limits.max_headers:

@@ -303,12 +303,16 @@ class Front(web.Server):
     """The listening side: hands every request to one handler, and cancels it if its client leaves."""
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, max_headers: int
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        max_headers: int,
+        keepalive: float,
     ) -> None:
         self._options: dict[str, Any] = {
             "auto_decompress": False,  # compressed request bodies pass as they are
             "access_log": None,
-            "keepalive_timeout": 75.0,
+            "keepalive_timeout": keepalive,
             "lingering_time": LINGERING_SECONDS,
             "max_line_size": MAX_REQUEST_LINE,
             "max_field_size": max_headers,

@@ -44,6 +44,7 @@ def test_every_setting(everything: str) -> None:
         tls=Tls(cert="/etc/tls/cert.pem", key="/etc/tls/key.pem"),
         admin=Admin(listen="[::1]:9000"),
         node="edge-1",
+        keepalive=90.0,
         store=Store(memory=MemoryStore(max_bytes=1 << 30, tombstones=10, tombstone_keep=3600.0)),
         drain=0.0,
         fast_path=False,

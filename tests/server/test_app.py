@@ -226,14 +226,14 @@ async def test_what_needs_a_restart_is_said(
         log.clear()
         return found
 
-    changed: dict[str, Any] = {"listen": "127.0.0.1:1", "admin": {"listen": "127.0.0.1:2"}}
+    changed: dict[str, Any] = {"listen": "127.0.0.1:1", "admin": {"listen": "127.0.0.1:2"}, "keepalive": 9}
     file.write(origin.url, **changed, limits={"max_headers": "8KiB"})
     assert sidecar.reload()
-    assert warned() == {"listen", "admin", "limits.max_headers"}
+    assert warned() == {"listen", "keepalive", "admin", "limits.max_headers"}
     assert await body_of(sidecar) == b"first"
     file.write(origin.url, **changed)
     assert sidecar.reload()
-    assert warned() == {"listen", "admin"}
+    assert warned() == {"listen", "keepalive", "admin"}
     file.write(origin.url)
     assert sidecar.reload()
     assert warned() == set()

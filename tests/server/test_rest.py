@@ -130,3 +130,21 @@ async def test_nonsense_after_a_rest_is_refused(
     await answer.rest()
     answer.writer.write(b"GET /next HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n")
     assert (await read_answer(answer.reader, answer.writer)).status == 400
+
+
+async def test_an_unused_connection_is_let_go_after_keepalive(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """Not while a stream lasts, however long it is silent; what is unused is closed, and no sooner."""
+    streams = Streams()
+    sidecar = await start_sidecar((await start_origin(streams)).url, keepalive="200ms")
+    answer = await begun(sidecar, GET)
+    other = await read_answer(*await send(sidecar.url, NEXT))
+    assert await other.body() == b"/next"
+    answered = sidecar.hub.clock()
+    assert await other.closed()
+    assert sidecar.hub.clock() - answered > 0.15
+    assert not answer.reader.at_eof()
+    streams.finish()
+    assert await answer.rest() == b""
+    assert await answer.closed()
