@@ -1,9 +1,7 @@
-"""A browser, pages for it, and a sidecar behind a wire that can be cut."""
+"""Pages for a browser, and a sidecar behind a wire that can be cut."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,29 +9,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Browser, Page, async_playwright
 
 from proxy.server.app import Sidecar
 from tests.conftest import StartSidecar, config_for
 from tests.support.forwarder import Forwarder
-from tests.support.origin import PATIENCE
-
-#: Names of the command, by distribution.
-COMMANDS = ("chromium", "chromium-browser", "google-chrome")
-
-#: No sandbox, since tests run as root in containers; nothing that talks to the world outside; and
-#: names of which a page can come that is not ours.
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP *.example 127.0.0.1",
-)
 
 #: A page that writes down what its EventSource hears: events by name, data and id, and after each
 #: error whether it means to come back (0) or has given up (2).
@@ -56,35 +35,6 @@ PAGE = """\
   }
 </script>
 """
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of a Chromium. Without one these tests are left out, but not where they count."""
-    found = next(filter(None, map(shutil.which, COMMANDS)), None)
-    if found is None:
-        reason = f"LEFT OUT: none of {', '.join(COMMANDS)} is installed, and these tests need a real browser"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
-@pytest.fixture
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    """A browser of the test's own."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, headless=True, args=[*FLAGS])
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def page(browser: Browser) -> Page:
-    """An empty tab."""
-    page = await browser.new_page()
-    page.set_default_timeout(PATIENCE * 1000)
-    return page
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support import client
 from tests.support.websocket import Socket
 
 
@@ -54,9 +53,3 @@ async def still_lives(socket: Socket) -> None:
     """Check that the connection answers."""
     await socket.say({"type": "ping"})
     assert await socket.hear() == {"type": "pong"}
-
-
-def leave() -> None:
-    """Let every client leave: a sidecar that stops gives those that are there some time to."""
-    for writer in client.OPENED:
-        writer.transport.abort()

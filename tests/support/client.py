@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,17 +136,27 @@ class Answer:
         return data
 
 
-#: Every connection that tests opened; the fixture in conftest closes what they left open.
+#: Every connection that the running test has opened.
 OPENED: list[asyncio.StreamWriter] = []
 
 
+def leave() -> None:
+    """Let every client that is still there leave, at once: a server that stops would give it some time."""
+    for writer in OPENED:
+        writer.transport.abort()
+    OPENED.clear()
+
+
 async def send(
-    url: str, raw: bytes, *, window: int | None = None
+    url: str, raw: bytes, *, window: int | None = None, tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection and write ``raw`` to it. ``window``: the kernel keeps so many bytes unread, about."""
+    """Open a connection and write ``raw`` to it.
+
+    ``window``: the kernel keeps so many bytes unread, about. ``tls``: what an ``https`` URL is trusted by.
+    """
     parts = urlsplit(url)
     if window is None:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24, ssl=tls)
     else:
         narrow = socket.socket()
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -187,10 +198,11 @@ async def ask(
     body: bytes | None = None,
     version: str = "HTTP/1.1",
     window: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
     """Send one request to ``url`` and read the head of its answer.
 
-    ``Host`` and ``Content-Length`` are added where ``headers`` has none. ``window`` as for ``send``.
+    ``Host`` and ``Content-Length`` are added where ``headers`` has none. ``window``, ``tls`` as for ``send``.
     """
     fields = list(headers.items() if isinstance(headers, Mapping) else headers or ())
     names = {name.lower() for name, _ in fields}
@@ -199,5 +211,5 @@ async def ask(
     if body is not None and not names & {"content-length", "transfer-encoding"}:
         fields.append(("Content-Length", str(len(body))))
     head = f"{method} {target} {version}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields)
-    reader, writer = await send(url, head.encode("utf-8") + b"\r\n" + (body or b""), window=window)
+    reader, writer = await send(url, head.encode("utf-8") + b"\r\n" + (body or b""), window=window, tls=tls)
     return await read_answer(reader, writer, method)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -205,12 +206,13 @@ async def ask_upgrade(
     *,
     early: bytes = b"",
     window: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
     """Send a handshake, and ``early`` right behind it; return the answer's head, whatever it is.
 
-    A 101 is an answer here. ``window`` as for ``client.send``.
+    A 101 is an answer here. ``window`` and ``tls`` as for ``client.send``.
     """
-    reader, writer = await send(url, handshake(url, target, headers) + early, window=window)
+    reader, writer = await send(url, handshake(url, target, headers) + early, window=window, tls=tls)
     return await read_answer(reader, writer, upgrade=True)
 
 
@@ -221,9 +223,10 @@ async def connect(
     *,
     early: bytes = b"",
     window: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Socket:
     """Open a WebSocket, as ``ask_upgrade`` does; anything but a right 101 fails the test."""
-    answer = await ask_upgrade(url, target, headers, early=early, window=window)
+    answer = await ask_upgrade(url, target, headers, early=early, window=window, tls=tls)
     assert answer.status == 101, (answer.status, await answer.body())
     assert answer.header("sec-websocket-accept") == ACCEPT
     return Socket(answer)

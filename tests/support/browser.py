@@ -1,0 +1,71 @@
+"""A real browser: the system's Chromium, for whoever shows a page to it. A plugin of the tests' root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.support.origin import PATIENCE
+
+#: Names of the command, by distribution.
+COMMANDS = ("chromium", "chromium-browser", "google-chrome")
+
+#: No sandbox, since tests run as root in containers; nothing that talks to the world outside; and
+#: names of which a page can come that is not ours.
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
+)
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium, if one is installed."""
+    return next(filter(None, map(shutil.which, COMMANDS)), None)
+
+
+@asynccontextmanager
+async def launched(executable: str) -> AsyncIterator[Browser]:
+    """A browser, ended on exit."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, headless=True, args=[*FLAGS])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium. Without one these tests are left out, but not where they count."""
+    found = find_chromium()
+    if found is None:
+        reason = f"LEFT OUT: none of {', '.join(COMMANDS)} is installed, and these tests need a real browser"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """A browser of the test's own."""
+    async with launched(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture
+async def page(browser: Browser) -> Page:
+    """An empty tab."""
+    page = await browser.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    return page
