@@ -15,12 +15,13 @@ import yaml
 
 from proxy.config import Config, parse
 from proxy.demo import Running, start_provider
+from proxy.server import sse
 from proxy.server.app import Sidecar
 from tests.support import client
 from tests.support.command import Command
 from tests.support.origin import PATIENCE, Origin, Script
 
-pytest_plugins = ["tests.left_out"]
+pytest_plugins = ["tests.left_out", "tests.support.browser", "tests.support.pages"]
 
 # How long an example takes says more about a shared machine than about the code.
 hypothesis.settings.register_profile(
@@ -58,11 +59,15 @@ async def eventually(condition: Callable[[], object], what: str = "the condition
 
 
 async def at_rest(figure: Callable[[], int]) -> int:
-    """Wait until ``figure()`` changes no more, and return it."""
-    before, now = -1, figure()
-    while before != now:
-        await asyncio.sleep(0.1)
+    """Wait until ``figure()`` changes no more, and return it.
+
+    Ten turns of the loop without a change: on a busy machine mere time may pass, and nobody had a turn.
+    """
+    now, unchanged = figure(), 0
+    while unchanged < 10:
+        await asyncio.sleep(0.01)
         before, now = now, figure()
+        unchanged = unchanged + 1 if now == before else 0
     return now
 
 
@@ -78,11 +83,16 @@ def unsent(sidecar: Sidecar) -> int:
 
 
 @pytest.fixture(autouse=True)
+def _brief_partings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let broken ends follow the last bytes at once: hundreds of tests would wait, and only browsers need it."""
+    monkeypatch.setattr(sse, "PARTING_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
 async def _closed_clients() -> AsyncIterator[None]:
     """Close the connections that a test left open."""
     yield
-    while client.OPENED:
-        client.OPENED.pop().close()
+    client.leave()
 
 
 @pytest.fixture(params=[True, False], ids=["fast-path", "task"])
@@ -101,6 +111,7 @@ async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSi
         return sidecar
 
     yield start
+    client.leave()
     for sidecar in running:
         await sidecar.stop()
 

@@ -21,6 +21,11 @@ from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
 from proxy.stream.reader import TAKE_BYTES
 
+#: What lies between the last bytes and an end by which a client is told that something is missing, in seconds. A
+#: page's ``fetch`` fails as soon as it sees such an end, and what its reader has not taken by then is lost (WHATWG
+#: Streams, ReadableStreamError: "Perform ! ResetQueue"), though it came.
+PARTING_SECONDS = 0.25
+
 
 class SseReader(Follower):
     """One client connection that reads a stream as SSE.
@@ -96,6 +101,7 @@ class SseReader(Follower):
             await self._answer.write_eof(self._last)
         else:
             await self._answer.put(self._last)
+            await asyncio.sleep(PARTING_SECONDS)
             self._close()
         return self._answer
 

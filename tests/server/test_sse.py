@@ -13,7 +13,8 @@ from typing import Any
 import brotli
 import pytest
 
-from tests.conftest import StartOrigin, StartSidecar
+from proxy.server import sse
+from tests.conftest import StartOrigin, StartSidecar, eventually, transports
 from tests.support.client import Answer, Truncated, ask
 from tests.support.origin import Connection, Script, reply, response
 
@@ -867,3 +868,28 @@ async def test_the_upstreams_retry_survives_a_change_of_dialect(
     await connection.chunk(b"data: 1\n\n")
     told += await answer.block()
     assert set(re.findall(rb"^retry: (\d+)$", told, re.M)) == {b"100"}
+
+
+async def test_a_broken_end_leaves_time_to_read_what_came_before(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page's fetch drops what its reader has not taken when the failure comes; a replay is one write."""
+    monkeypatch.setattr(sse, "PARTING_SECONDS", 60.0)
+
+    async def script(connection: Connection) -> None:
+        await connection.start_stream()
+        await connection.chunk(b"data: one\n\ndata: tw")
+        await connection.close()
+
+    sidecar = await start_sidecar((await start_origin(script)).url)
+    first = await ask(sidecar.url, method="POST")
+    await first.block()
+    replay = await ask(sidecar.url, f"/_streams/{first.header('stream-id')}")
+    assert b"data: one" in await replay.block()
+    await eventually(lambda: not sidecar.hub.readers, "nobody reads any more")
+    assert not any(each.is_closing() for each in transports(sidecar))
+    assert len(transports(sidecar)) == 2
+    monkeypatch.setattr(sse, "PARTING_SECONDS", 0.05)
+    again = await ask(sidecar.url, f"/_streams/{first.header('stream-id')}")
+    with pytest.raises(Truncated):
+        await again.rest()
