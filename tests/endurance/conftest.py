@@ -15,7 +15,8 @@ from tests.endurance.process import SidecarProcess
 StartProcess = Callable[[dict[str, Any]], Awaitable[SidecarProcess]]
 Tell = Callable[[str], None]
 
-_FIGURES: list[str] = []
+#: What a figure is called among the properties of a test's report.
+FIGURE = "figure"
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 _LOOPS: Mapping[str, NewLoop] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -32,16 +33,18 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, NewLoop]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what was measured, whether it passed or not."""
-    if _FIGURES:
+    reports = [each for every in terminalreporter.stats.values() for each in every]
+    told = [pair for each in reports for pair in getattr(each, "user_properties", ())]
+    if figures := dict.fromkeys(line for name, line in told if name == FIGURE):
         terminalreporter.section("figures")
-        for line in _FIGURES:
+        for line in figures:
             terminalreporter.line(line)
 
 
 @pytest.fixture
-def tell() -> Tell:
+def tell(record_property: Callable[[str, object], None]) -> Tell:
     """Tell a figure that a test measured: ``tell("…")``; the summary shows it."""
-    return _FIGURES.append
+    return lambda line: record_property(FIGURE, line)
 
 
 @pytest.fixture

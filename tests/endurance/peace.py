@@ -47,5 +47,11 @@ def _busy(upstream: Upstream) -> int:
 
 def sockets() -> int:
     """How many sockets this process has open."""
-    links = (f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd"))
-    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.islink(link))
+    return sum(map(_is_socket, os.listdir("/proc/self/fd")))
+
+
+def _is_socket(descriptor: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+    except FileNotFoundError:  # a thread has closed it, or it was the listing's own
+        return False

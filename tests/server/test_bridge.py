@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,13 @@ import yaml
 from proxy.config import parse
 from proxy.server.app import Sidecar
 from tests.conftest import StartOrigin, StartSidecar, eventually
-from tests.support.bridge import begin, bridge, data_of, ended, event, leave, opened, refused, still_lives
+from tests.support.bridge import begin, bridge, data_of, ended, event, opened, refused, still_lives
 from tests.support.client import Answer, ask, read_answer, send
 from tests.support.origin import reply, response
 from tests.support.script import holds, in_turn, streams
 from tests.support.websocket import ACCEPT, Socket, ask_upgrade, connect, frame, handshake
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(autouse=True)
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 async def kind(answer: Answer, status: int) -> str:

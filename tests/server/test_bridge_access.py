@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,19 @@ from proxy.server.app import Sidecar
 from proxy.server.bridge import HEARD_A_TURN, HEARD_AT_ONCE, Bridge
 from proxy.stream.websocket import Message
 from tests.conftest import StartCommand, StartOrigin, StartSidecar, config_for, eventually
-from tests.support.bridge import begin, bridge, data_of, leave, refused, still_lives
+from tests.support.bridge import begin, bridge, data_of, refused, still_lives
 from tests.support.client import ask
+from tests.support.command import write_config
 from tests.support.origin import Connection, response
 from tests.support.script import holds, streams
 from tests.support.websocket import TEXT, ask_upgrade, connect, frame
-from tests.test_telemetry_lines import write_config
 
 FOREIGN, OURS = "https://evil.example", "https://app.example"
-
-
-@pytest.fixture
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 # Pages
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 @pytest.mark.parametrize(
     ("route", "origin", "cookie", "welcome"),
     [
@@ -96,7 +88,6 @@ async def test_no_credential_makes_a_foreign_page_welcome(
     assert answer.status == 403
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 @pytest.mark.parametrize(
     ("headers", "welcome"),
     [
@@ -125,7 +116,6 @@ async def test_a_key_of_ours_is_spent_by_no_foreign_page(
     assert answer.status == (101 if welcome else 403)
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 @pytest.mark.parametrize(("host", "welcome"), [("api.example", True), ("other.example", False)])
 async def test_a_routes_hosts_hold_for_handshakes(
     host: str, welcome: bool, start_origin: StartOrigin, start_sidecar: StartSidecar
@@ -141,7 +131,6 @@ async def test_a_routes_hosts_hold_for_handshakes(
         assert data_of(await socket.hear_until("end")) == ["a"]
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 @pytest.mark.parametrize("path", ["/v1/%2e%2e/admin", "/v1/../admin"])
 async def test_a_path_that_misleads_is_refused_before_routing(
     path: str, start_origin: StartOrigin, start_sidecar: StartSidecar
@@ -160,7 +149,6 @@ async def metrics(sidecar: Sidecar) -> str:
     return (await (await ask(sidecar.admin_url, "/metrics")).body()).decode()
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_connections_are_counted_while_they_are_open(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
@@ -176,7 +164,6 @@ async def test_connections_are_counted_while_they_are_open(
     assert 'sidecar_websockets{route="all"} 1.0\n' in await metrics(sidecar)
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_each_start_is_a_request(start_origin: StartOrigin, start_sidecar: StartSidecar) -> None:
     """Counted like one that came over HTTP, by what came of it; and the handshake is one as well."""
 
@@ -221,7 +208,6 @@ async def test_each_start_is_a_request(start_origin: StartOrigin, start_sidecar:
         assert line.endswith(f" {number}.0")
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_a_stream_is_counted_like_one_over_sse(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
@@ -244,7 +230,6 @@ async def test_a_stream_is_counted_like_one_over_sse(
     await still_lives(socket)
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_a_stream_over_websocket_is_listed(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
@@ -358,7 +343,6 @@ async def test_no_credential_is_ever_written(
 # Bounds, and a configuration that changes
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_one_caller_cannot_have_all_sockets(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
@@ -375,7 +359,6 @@ async def test_one_caller_cannot_have_all_sockets(
     await connect(sidecar.url)
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_a_start_goes_by_the_configuration_of_its_moment(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
@@ -394,7 +377,6 @@ async def test_a_start_goes_by_the_configuration_of_its_moment(
     assert (await socket.hear_until("end"))[0]["type"] == "open"
 
 
-@pytest.mark.usefixtures("_clients_leave_first")
 async def test_a_flood_of_tiny_frames_leaves_others_their_turn(
     start_origin: StartOrigin, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from tests.support.bridge import (
     data_of,
     ended,
     event,
-    leave,
     opened,
     refused,
     still_lives,
@@ -41,12 +39,6 @@ from tests.support.websocket import (
 
 UNKNOWN = "A" * 22
 BY_CLIENT = "cancelled by the client"
-
-
-@pytest.fixture(autouse=True)
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 async def silent(connection: Connection) -> None:
@@ -383,6 +375,24 @@ async def test_a_message_may_come_in_fragments(
         (frame(CLOSE, closing(1000) + b"\xff"), 1007),
         (frame(TEXT, b"x" * 1001), 1009),
         (frame(TEXT, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 600), 1009),
+    ],
+    ids=[
+        "no UTF-8",
+        "a surrogate in JSON",
+        "half a letter",
+        "not masked",
+        "a reserved bit",
+        "a reserved opcode",
+        "a reserved control opcode",
+        "a continuation of nothing",
+        "a message inside another",
+        "a ping in two pieces",
+        "a ping of 126 bytes",
+        "half a close code",
+        "a close code that is never sent",
+        "a close reason that is no UTF-8",
+        "too long",
+        "too long in two pieces",
     ],
 )
 async def test_who_breaks_the_protocol_is_told_and_closed(

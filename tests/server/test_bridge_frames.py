@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from tests.support.bridge import (
     data_of,
     ended,
     event,
-    leave,
     opened,
     refused,
     still_lives,
@@ -34,12 +32,6 @@ DELTA = (
     '"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}'
 )
 PROMPT = {"model": "m", "messages": [], "stream": True}
-
-
-@pytest.fixture(autouse=True)
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 def breaks(*chunks: bytes) -> Script:

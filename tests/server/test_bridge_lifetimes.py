@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
@@ -14,7 +13,7 @@ from proxy.server.wire import FrontProtocol
 from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, transports, unsent
 from tests.endurance.peace import Peace
 from tests.server.test_backpressure import KIB, MIB, ONE_READ, Flood, resident, window
-from tests.support.bridge import begin, bridge, data_of, ended, event, leave, opened, refused, still_lives
+from tests.support.bridge import begin, bridge, data_of, ended, event, opened, refused, still_lives
 from tests.support.client import ask
 from tests.support.origin import Connection, Script
 from tests.support.script import answers, holds, in_turn, streams
@@ -22,12 +21,6 @@ from tests.support.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame, Sock
 
 #: What may wait in this process for a client that asks and does not read.
 UNREAD_BYTES = 512 * KIB
-
-
-@pytest.fixture(autouse=True)
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 async def silent(connection: Connection) -> None:
@@ -122,7 +115,7 @@ async def test_who_leaves_before_the_upstream_has_answered_pays_nothing(
 async def test_who_is_closed_reads_no_more(start_origin: StartOrigin, start_sidecar: StartSidecar) -> None:
     """When our close frame is sent nothing can be told any more: what runs lingers from then on.
 
-    The attack: break the protocol, do not leave, and let what was begun run on unseen.
+    The attack: break the protocol, do not and let what was begun run on unseen.
     """
     origin = await start_origin(in_turn(holds(b"data: a\n\n"), silent))
     sidecar = await start_sidecar(origin.url, route=bridge(linger="0s", max_concurrent=2))
@@ -235,7 +228,11 @@ async def test_a_silent_peer_is_given_up(start_origin: StartOrigin, start_sideca
     assert await again.hear() == opened(stream, resumed_from=1)
 
 
-@pytest.mark.parametrize("sign", [frame(PONG), frame(TEXT, b'{"type":"cancel","stream":""}'), b"\x81"])
+@pytest.mark.parametrize(
+    "sign",
+    [frame(PONG), frame(TEXT, b'{"type":"cancel","stream":""}'), b"\x81"],
+    ids=["a pong", "a command", "half a header"],
+)
 async def test_any_byte_is_a_sign_of_life(
     sign: bytes, start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from tests.support.bridge import (
     data_of,
     ended,
     event,
-    leave,
     opened,
     refused,
     still_lives,
@@ -27,12 +25,6 @@ from tests.support.websocket import Socket, connect
 
 THREE = b"data: a\n\ndata: b\n\ndata: c\n\n"
 UNKNOWN = "A" * 22
-
-
-@pytest.fixture(autouse=True)
-def _clients_leave_first(start_sidecar: StartSidecar) -> Iterator[None]:
-    yield
-    leave()
 
 
 def by_id(stream: str | None, seq: int) -> dict[str, Any]:

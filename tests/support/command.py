@@ -11,9 +11,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.support.origin import PATIENCE
 
 PROJECT = Path(__file__).parents[2]
+
+
+def write_config(directory: Path, upstream: str, **top: Any) -> Path:
+    """Write a configuration with one upstream for everything, on free ports."""
+    document = {
+        "listen": "127.0.0.1:0",
+        "admin": {"listen": "127.0.0.1:0"},
+        "drain": "0s",
+        "upstreams": {"origin": {"url": upstream}},
+        "routes": [{"name": "all", "path": "/{tail:.*}", "upstream": "origin"}],
+        **top,
+    }
+    file = directory / "sidecar.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
 
 
 class Command:
