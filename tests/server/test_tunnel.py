@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from tests.support.client import ask, read_answer, send
 from tests.support.origin import PATIENCE, Connection, Origin, Script, reply, response
 from tests.support.script import in_turn
 from tests.support.tunnel import (
+    ONE_WAY_OF_HTTP,
     Join,
     Peer,
     accepts,
     came,
     heard,
-    joining,
     nothing_left,
     rest,
     switching,
@@ -43,17 +42,9 @@ from tests.support.websocket import (
     handshake,
 )
 
-# The tunnel does not know how plain HTTP is read: one way of that is enough.
-pytestmark = pytest.mark.parametrize("start_sidecar", [True], ids=[""], indirect=True)
+pytestmark = ONE_WAY_OF_HTTP
 
 ROUTE: dict[str, Any] = {"websocket": "passthrough"}
-
-
-@pytest.fixture
-async def join(start_origin: StartOrigin, start_sidecar: StartSidecar) -> AsyncIterator[Join]:
-    """Join clients and upstreams, and see in the end that nothing is left of them."""
-    async with joining(start_origin, start_sidecar) as start:
-        yield start
 
 
 async def greet(client: Socket, upstream: Socket) -> None:

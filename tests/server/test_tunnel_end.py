@@ -7,7 +7,6 @@ import contextlib
 import math
 import socket
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,7 +15,7 @@ from tests.conftest import StartOrigin, StartSidecar, eventually, transports
 from tests.endurance.peace import Peace
 from tests.support.client import send
 from tests.support.origin import PATIENCE, Connection
-from tests.support.tunnel import Join, Pair, Peer, accepts, came, joining, rest, switching
+from tests.support.tunnel import ONE_WAY_OF_HTTP, SIDES, Join, Pair, Peer, accepts, came, rest, switching
 from tests.support.websocket import (
     BINARY,
     CLOSE,
@@ -32,25 +31,9 @@ from tests.support.websocket import (
     handshake,
 )
 
-# The tunnel does not know how plain HTTP is read: one way of that is enough.
-pytestmark = pytest.mark.parametrize("start_sidecar", [True], ids=[""], indirect=True)
+pytestmark = ONE_WAY_OF_HTTP
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-async def join(start_origin: StartOrigin, start_sidecar: StartSidecar) -> AsyncIterator[Join]:
-    """Join clients and upstreams, and see in the end that nothing is left of them."""
-    async with joining(start_origin, start_sidecar) as start:
-        yield start
-
-
-def both_ways(pair: Pair, side: str) -> tuple[Socket, Socket]:
-    """The end that acts, and the other."""
-    return (pair.client, pair.upstream) if side == "client" else (pair.upstream, pair.client)
-
-
-SIDES = pytest.mark.parametrize("side", ["client", "upstream"])
 
 
 # A close frame
@@ -73,7 +56,7 @@ SIDES = pytest.mark.parametrize("side", ["client", "upstream"])
 async def test_a_close_passes_with_its_code_and_reason(side: str, payload: bytes, join: Join) -> None:
     """Whatever it says, right or wrong, and so does its answer; then both connections end."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(CLOSE, payload)
     got = await other.frame()
     assert got is not None
@@ -93,7 +76,7 @@ async def test_a_close_passes_with_its_code_and_reason(side: str, payload: bytes
 async def test_words_between_close_and_its_answer_pass(side: str, join: Join) -> None:
     """RFC 6455 §5.5.1: an end point may delay its close "until its current message is sent"."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(CLOSE, closing(1000))
     assert await other.frame() is not None
     await other.send(TEXT, b"one more thing")
@@ -110,7 +93,7 @@ async def test_words_between_close_and_its_answer_pass(side: str, join: Join) ->
 async def test_a_close_without_an_answer_is_ended(side: str, join: Join) -> None:
     """Neither side says anything more, and neither leaves: the silence ends it; the close stays the cause."""
     pair = await join(route={"heartbeat": "30ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(CLOSE, closing(4000))
     assert await other.frame() is not None
     told = await pair.end()
@@ -122,7 +105,7 @@ async def test_a_close_without_an_answer_is_ended(side: str, join: Join) -> None
 async def test_nothing_of_ours_follows_a_close(side: str, join: Join) -> None:
     """No ping is sent to whom a close was sent: "MUST NOT send any more data frames", and no more of ours."""
     pair = await join(route={"heartbeat": "30ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(CLOSE, closing(1000))
     got = await other.frame()
     assert got is not None
@@ -137,7 +120,7 @@ async def test_nothing_of_ours_follows_a_close(side: str, join: Join) -> None:
 async def test_who_drops_without_a_close_ends_the_other(side: str, join: Join) -> None:
     """The other connection ends as well, and no close frame is made up for it."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(TEXT, b"last words")
     one.answer.close()
     last = await other.frame()
@@ -152,7 +135,7 @@ async def test_who_drops_without_a_close_ends_the_other(side: str, join: Join) -
 async def test_a_reset_ends_the_other(side: str, join: Join) -> None:
     """RST instead of FIN: the same."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(TEXT, b"x")
     assert await other.frame() is not None
     sock = one.answer.writer.get_extra_info("socket")
@@ -167,7 +150,7 @@ async def test_a_reset_ends_the_other(side: str, join: Join) -> None:
 async def test_half_a_close_of_the_connection_is_its_end(side: str, join: Join) -> None:
     """Who sends FIN has nothing more to say, and WebSocket knows no half of a connection."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(TEXT, b"last words")
     one.answer.writer.write_eof()
     last = await other.frame()
@@ -181,7 +164,7 @@ async def test_half_a_close_of_the_connection_is_its_end(side: str, join: Join) 
 async def test_who_half_closes_and_takes_nothing_does_not_stay(side: str, join: Join) -> None:
     """The attack: fill your socket, send FIN, never read. What waits is dropped after ``timeouts.send``."""
     pair = await join(window=4096, route={"timeouts": {"send": "200ms"}})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     one.stall()
     flood = asyncio.create_task(other.send_raw(frame(BINARY, bytes(MIB), masked=False) * 40))
     await asyncio.sleep(0.1)  # its socket is full by then, here and there
@@ -195,7 +178,7 @@ async def test_who_half_closes_and_takes_nothing_does_not_stay(side: str, join: 
 async def test_the_last_message_before_a_drop_is_not_lost(side: str, join: Join) -> None:
     """4 MiB and a FIN, while the other end is slow: it gets all of it."""
     pair = await join(window=16384)
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     other.stall()
     message = frame(BINARY, bytes(4 * MIB), masked=False)
     one.answer.writer.write(message)
@@ -212,7 +195,7 @@ async def test_what_is_left_may_take_long(side: str, join: Join) -> None:
     The timer that ends one that takes nothing must not end, or trip over, one that is done.
     """
     pair = await join(window=4096, route={"timeouts": {"send": "150ms"}, "high_water": "12MiB"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     reader = other.answer.reader
     other.stall()
     message = frame(BINARY, bytes(12 * MIB), masked=False)
@@ -243,7 +226,7 @@ def too_big(limit: int, *sizes: int) -> bytes:
 async def test_16_mib_pass_and_a_byte_more_does_not(side: str, join: Join) -> None:
     """A message of the bound is no fault. The next one is: 1009 to its sender, 1001 to the other."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     fits = frame(BINARY, bytes(16 * MIB), masked=side == "client")
     one.answer.writer.write(fits)
     assert await came(other, len(fits)) == fits
@@ -267,7 +250,7 @@ async def test_16_mib_pass_and_a_byte_more_does_not(side: str, join: Join) -> No
 async def test_fragments_count_together(side: str, join: Join) -> None:
     """A message is as large as its fragments, control frames between them not counted."""
     pair = await join(route={"max_message": 1000})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     first = [
         frame(TEXT, bytes(600), fin=False, masked=False),
         frame(PING, b"?", masked=False),
@@ -289,7 +272,7 @@ async def test_fragments_count_together(side: str, join: Join) -> None:
 async def test_an_announcement_is_enough(side: str, join: Join) -> None:
     """The attack: a header of 2**64 - 1 bytes. Nothing of it is waited for."""
     pair = await join()
-    one, _ = both_ways(pair, side)
+    one, _ = pair.seen_from(side)
     await one.send_raw(b"\x82\x7f" + b"\xff" * 8)
     told = await one.frame()
     assert told is not None
@@ -303,7 +286,7 @@ async def test_who_goes_on_sending_sees_why(side: str, join: Join) -> None:
     Every byte of this one, taken for a frame's beginning, would be a close frame.
     """
     pair = await join(route={"max_message": "1MiB", "heartbeat": "100ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send_raw(b"\x82\x7f" + (8 * MIB).to_bytes(8, "big"))
     for _ in range(64):
         await one.send_raw(b"\x88" + bytes(8 * MIB // 64 - 1))
@@ -348,7 +331,7 @@ async def test_a_drain_sends_both_away(join: Join) -> None:
 async def test_an_answer_to_a_drain_may_come_late(side: str, join: Join) -> None:
     """One side has answered and is gone; the other, which has more to say first, is not cut off for that."""
     pair = await join(drain="10ms")
-    quick, slow = both_ways(pair, side)
+    quick, slow = pair.seen_from(side)
     task = await drain(pair)
     await quick.close()
     assert await quick.ended()
@@ -375,7 +358,7 @@ async def test_who_does_not_answer_a_drain_is_dropped(join: Join, monkeypatch: p
 async def test_a_drain_in_the_middle_of_a_frame(side: str, join: Join) -> None:
     """Who gets a frame is told behind it; what its sender begins after that does not pass."""
     pair = await join(drain="10ms")
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     message = frame(BINARY, bytes(1000), masked=False)
     await one.send_raw(message[:500])
     assert await came(other, 500) == message[:500]
@@ -425,7 +408,7 @@ async def test_a_frame_that_does_not_end_delays_a_drain_little(
     """After GOODBYE_SECONDS there is no close frame any more, only the end."""
     monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 0.2)
     pair = await join(drain="10ms")
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send_raw(frame(BINARY, bytes(1000), masked=False)[:500])
     assert len(await came(other, 500)) == 500
     await asyncio.wait_for(await drain(pair), 2)
@@ -436,7 +419,7 @@ async def test_a_frame_that_does_not_end_delays_a_drain_little(
 async def test_the_sender_of_half_a_frame_leaves_in_a_drain(side: str, join: Join) -> None:
     """Then there is nothing to wait for."""
     pair = await join(drain="10ms")
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send_raw(frame(BINARY, bytes(1000), masked=False)[:500])
     assert len(await came(other, 500)) == 500
     task = await drain(pair)
@@ -451,7 +434,7 @@ async def test_the_sender_of_half_a_frame_leaves_in_a_drain(side: str, join: Joi
 async def test_too_much_while_a_frame_comes_back(side: str, join: Join) -> None:
     """The sender of too much gets what was on its way, and then its 1009."""
     pair = await join(route={"max_message": 2000})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     message = frame(BINARY, bytes(1000), masked=False)
     await other.send_raw(message[:500])
     assert await came(one, 500) == message[:500]
@@ -473,7 +456,7 @@ async def test_too_much_while_a_frame_comes_back(side: str, join: Join) -> None:
 async def test_a_drain_between_a_close_and_its_answer(side: str, join: Join) -> None:
     """Who has asked for the end gets it, at once; who has still to answer may do that."""
     pair = await join(drain="10ms")
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(CLOSE, closing(1000))
     assert await other.frame() is not None
     task = await drain(pair)
@@ -532,7 +515,7 @@ async def test_no_new_tunnel_while_draining(join: Join) -> None:
 async def test_a_short_heartbeat_does_not_shorten_a_goodbye(side: str, join: Join) -> None:
     """Who is to say its last words is not counted silent meanwhile."""
     pair = await join(drain="10ms", route={"heartbeat": "30ms"})
-    quick, slow = both_ways(pair, side)
+    quick, slow = pair.seen_from(side)
     task = await drain(pair)
     while (told := await slow.frame()) is not None and told.opcode == PING:
         await slow.send(PONG, told.payload)
@@ -616,7 +599,7 @@ async def test_the_silent_are_pinged_and_their_pongs_swallowed(join: Join) -> No
 async def test_a_peer_that_answers_no_ping_is_closed(side: str, join: Join) -> None:
     """Two heartbeats after its first ping it is gone; the other, which answers, hears of no close frame."""
     pair = await join(route={"heartbeat": "50ms"})
-    silent, other = both_ways(pair, side)
+    silent, other = pair.seen_from(side)
 
     async def keep_answering() -> list[Frame]:
         heard = []
@@ -638,7 +621,7 @@ async def test_a_peer_that_answers_no_ping_is_closed(side: str, join: Join) -> N
 async def test_a_frame_that_trickles_in_is_not_disturbed(side: str, join: Join) -> None:
     """While a frame is on its way there is no place for a ping: who gets it is not called silent for that."""
     pair = await join(route={"heartbeat": "30ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     message = frame(BINARY, bytes(range(256)) * 4, masked=False)
 
     async def trickle() -> None:
@@ -659,7 +642,7 @@ async def test_a_frame_that_trickles_in_is_not_disturbed(side: str, join: Join) 
 async def test_a_peer_that_is_not_read_is_not_silent(side: str, join: Join) -> None:
     """One that waits for the other to read, for many heartbeats, is neither pinged nor closed."""
     pair = await join(window=4096, route={"heartbeat": "30ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     other.stall()
     message = frame(BINARY, bytes(12 * MIB), masked=False)
     one.answer.writer.write(message)
@@ -673,7 +656,7 @@ async def test_a_peer_that_is_not_read_is_not_silent(side: str, join: Join) -> N
 async def test_pings_of_the_peers_are_theirs(side: str, join: Join) -> None:
     """They pass, and their pongs pass back; ours stand beside them."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     await one.send(PING, b"are you there?")
     got = await other.frame()
     assert got is not None

@@ -10,7 +10,7 @@ import hashlib
 import random
 import socket
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from proxy.server.wire import detached
 from tests.conftest import StartOrigin, StartSidecar, at_rest
 from tests.server.test_backpressure import resident
 from tests.support.origin import PATIENCE, Connection
-from tests.support.tunnel import Join, Pair, Peer, accepts, came, joining, rest
+from tests.support.tunnel import ONE_WAY_OF_HTTP, SIDES, Join, Peer, accepts, came, rest
 from tests.support.websocket import (
     BINARY,
     CONTINUATION,
@@ -36,27 +36,12 @@ from tests.support.websocket import (
     frame,
 )
 
-# The tunnel does not know how plain HTTP is read: one way of that is enough.
-pytestmark = pytest.mark.parametrize("start_sidecar", [True], ids=[""], indirect=True)
+pytestmark = ONE_WAY_OF_HTTP
 
 KIB, MIB = 1024, 1024 * 1024
 
 #: What one read may bring beyond a bound: asyncio's own piece.
 ONE_READ = 256 * KIB
-
-SIDES = pytest.mark.parametrize("side", ["client", "upstream"])
-
-
-@pytest.fixture
-async def join(start_origin: StartOrigin, start_sidecar: StartSidecar) -> AsyncIterator[Join]:
-    """Join clients and upstreams, and see in the end that nothing is left of them."""
-    async with joining(start_origin, start_sidecar) as start:
-        yield start
-
-
-def both_ways(pair: Pair, side: str) -> tuple[Socket, Socket]:
-    """The end that sends, and the other."""
-    return (pair.client, pair.upstream) if side == "client" else (pair.upstream, pair.client)
 
 
 # What frames may be
@@ -118,7 +103,7 @@ NAMES = pytest.mark.parametrize("name", conversations(masked=True))
 async def test_bytes_pass(name: str, side: str, join: Join) -> None:
     """In one piece, byte by byte, and cut in two at every place; then the tunnel is as good as before."""
     pair = await join()
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     said = conversations(masked=side == "client")[name]
     await one.send_raw(said)
     assert await came(other, len(said)) == said
@@ -295,7 +280,7 @@ class Flood:
 async def test_a_reader_that_reads_nothing_stops_the_other(side: str, join: Join) -> None:
     """100 MB stay where they are: one socket buffer and one read are held, and nothing is lost afterwards."""
     pair = await join(window=64 * KIB, route={"heartbeat": "20ms"})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     before = resident()
     other.stall()
     flood = Flood(one, 100)
@@ -323,7 +308,7 @@ async def test_a_reader_that_reads_nothing_stops_the_other(side: str, join: Join
 async def test_the_other_direction_goes_on(side: str, join: Join) -> None:
     """Who does not read may still speak, and is heard."""
     pair = await join(window=64 * KIB)
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     other.stall()
     flood = Flood(one, 40)
     flooding = asyncio.create_task(flood.run(masked=False))
@@ -343,7 +328,7 @@ async def test_the_other_direction_goes_on(side: str, join: Join) -> None:
 async def test_a_slow_reader_that_takes_something_stays(side: str, join: Join) -> None:
     """``timeouts.send`` is for sockets that take nothing at all: a trickle is progress."""
     pair = await join(window=64 * KIB, route={"timeouts": {"send": "400ms"}})
-    one, other = both_ways(pair, side)
+    one, other = pair.seen_from(side)
     flood = Flood(one, 40)
     flooding = asyncio.create_task(flood.run(masked=False))
     got = 0

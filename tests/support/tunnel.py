@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from proxy.server.app import Sidecar
 from proxy.telemetry import Joined
 from tests.conftest import StartOrigin, StartSidecar, eventually, transports
@@ -18,6 +20,12 @@ from tests.endurance.peace import nothing_held
 from tests.support.client import Answer
 from tests.support.origin import PATIENCE, Connection, Origin, Script
 from tests.support.websocket import Socket, connect
+
+#: The tunnel does not know how plain HTTP is read: one way of that is enough.
+ONE_WAY_OF_HTTP = pytest.mark.parametrize("start_sidecar", [True], ids=[""], indirect=True)
+
+#: Either end of a tunnel does what the test tells.
+SIDES = pytest.mark.parametrize("side", ["client", "upstream"])
 
 
 def switching(request: Connection, *fields: str) -> bytes:
@@ -87,6 +95,10 @@ class Pair:
         """Wait until the tunnel is over, and return how the log tells it."""
         await eventually(lambda: self.told, "the tunnel's log line")
         return self.told[0]
+
+    def seen_from(self, side: str) -> tuple[Socket, Socket]:
+        """Return the end that acts, and the other."""
+        return (self.client, self.upstream) if side == "client" else (self.upstream, self.client)
 
 
 #: Starts an origin and a sidecar before it, connects, and returns both ends. ``window`` is for both what it
