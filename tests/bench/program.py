@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import json
@@ -10,6 +11,7 @@ import queue
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -117,15 +119,10 @@ class Upstream(Program):
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
 
-class Server:
-    """A server that answers every request with the same pieces, one write each, and then closes.
+class Listener(abc.ABC):
+    """A server on a thread of its own, for one client after the other; what it answers is a subclass's."""
 
-    It keeps the connection instead while ``kept`` is above 0; None among the pieces is a reset.
-    """
-
-    def __init__(self, *pieces: bytes | None, kept: int = 0) -> None:
-        self.pieces = pieces
-        self.kept = kept
+    def __init__(self) -> None:
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -138,26 +135,48 @@ class Server:
         self._thread.join()
         self._listener.close()
 
+    @abc.abstractmethod
+    def answer(self, connection: socket.socket) -> None:
+        """Answer on a new connection, which is closed behind that."""
+
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection = self._listener.accept()[0]
+                connection.settimeout(PATIENCE)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with connection, contextlib.suppress(ConnectionError):
-                    self._answer(connection)
+                    self.answer(connection)
 
-    def _answer(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+class Server(Listener):
+    """Answers every request with the same pieces, one write each, and then closes.
+
+    It keeps the connection instead while ``kept`` is above 0; None among the pieces is a reset.
+    """
+
+    def __init__(self, *pieces: bytes | None, kept: int = 0) -> None:
+        self.pieces = pieces
+        self.kept = kept
+        super().__init__()
+
+    def answer(self, connection: socket.socket) -> None:
+        """Answer what comes on it."""
         while request := receive_request(connection):
             self.requests.append(request)
             for piece in self.pieces:
                 if piece is None:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                    reset_when_closed(connection)
                     return
                 connection.sendall(piece)
             if self.kept == 0:
                 return
             self.kept -= 1
+
+
+def reset_when_closed(connection: socket.socket) -> None:
+    """Let the connection end with a reset."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def receive_request(connection: socket.socket) -> bytes:

@@ -8,10 +8,8 @@ import hashlib
 import json
 import re
 import socket
-import struct
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pytest
@@ -20,6 +18,7 @@ from tests.bench.conftest import StartLoad
 from tests.bench.program import (
     PATIENCE,
     SECOND,
+    Listener,
     Program,
     Server,
     Upstream,
@@ -29,6 +28,7 @@ from tests.bench.program import (
     marks,
     needs_programs,
     receive_request,
+    reset_when_closed,
 )
 
 pytestmark = needs_programs
@@ -275,47 +275,27 @@ def agreement(key: str) -> bytes:
     ).encode()
 
 
-@dataclass
-class Peer:
+class Peer(Listener):
     """A WebSocket server that takes the same steps with every client, one write each, and then hangs up.
 
     A step is octets to write, HEAR, or None: a reset.
     """
 
-    steps: list[Step]
-    agrees: Callable[[str], bytes] = agreement
-    requests: list[bytes] = field(default_factory=list)
-    heard: list[Frame] = field(default_factory=list)
+    def __init__(self, *steps: Step, agrees: Callable[[str], bytes] = agreement) -> None:
+        self.steps = steps
+        self.agrees = agrees
+        self.heard: list[Frame] = []
+        super().__init__()
 
-    def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection = self._listener.accept()[0]
-                with connection, contextlib.suppress(ConnectionError):
-                    self._answer(connection)
-
-    def _answer(self, connection: socket.socket) -> None:
-        connection.settimeout(PATIENCE)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def answer(self, connection: socket.socket) -> None:
+        """Agree, and take the steps."""
         self.requests.append(request := receive_request(connection))
         key = re.search(rb"(?i)sec-websocket-key: (\S+)", request)
         connection.sendall(self.agrees(key[1].decode() if key else ""))
         with connection.makefile("rb") as received:
             for step in self.steps:
                 if step is None:
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    reset_when_closed(connection)
                     return
                 if isinstance(step, bytes):
                     connection.sendall(step)
@@ -332,7 +312,7 @@ def start_peer() -> Iterator[StartPeer]:
     with contextlib.ExitStack() as running:
 
         def start(*steps: Step, agrees: Callable[[str], bytes] = agreement) -> Peer:
-            peer = Peer(list(steps), agrees)
+            peer = Peer(*steps, agrees=agrees)
             running.callback(peer.close)
             return peer
 
