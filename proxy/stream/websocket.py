@@ -53,10 +53,7 @@ class CloseCode(enum.IntEnum):
     NO_STATUS = 1005
     ABNORMAL = 1006
     INVALID_TEXT = 1007
-    POLICY = 1008
     TOO_BIG = 1009
-    INTERNAL = 1011
-    TRY_LATER = 1013
 
 
 #: Codes that a close frame may carry: those defined for it, those for libraries and applications (§7.4.2).
@@ -338,11 +335,6 @@ class Passage:
     def left(self) -> int:
         """Bytes that belong to the frame of which the beginning has passed."""
         return 0 if self.too_big else self._left
-
-    @property
-    def held(self) -> bytes:
-        """What has come and not passed."""
-        return self._held
 
     def feed(self, data: bytes) -> bytes:
         """Return what of the peer's bytes passes now."""
