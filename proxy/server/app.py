@@ -73,7 +73,7 @@ class Sidecar:
     async def start(self) -> None:
         """Listen."""
         self.telemetry.configure(self.config)
-        self.telemetry.config_loaded_at = time.time()
+        self.telemetry.process.config_loaded_at = time.time()
         self.hub = Hub(self.config, self.telemetry)
         self._upstreams = self._reconciled(self.config)
         self.gateway = Gateway(self.hub, self.config, self._upstreams)
@@ -135,7 +135,7 @@ class Sidecar:
         try:
             config = load(self._source)
         except ConfigError as error:
-            self.telemetry.reloads["refused"] += 1
+            self.telemetry.process.reloads["refused"] += 1
             self.telemetry.log.error(
                 "configuration refused; the old one stays in force",
                 source=str(self._source),
@@ -143,8 +143,8 @@ class Sidecar:
             )
             return False
         self._apply(config)
-        self.telemetry.reloads["loaded"] += 1
-        self.telemetry.config_loaded_at = time.time()
+        self.telemetry.process.reloads["loaded"] += 1
+        self.telemetry.process.config_loaded_at = time.time()
         self.telemetry.log.info("configuration loaded", source=str(self._source), routes=len(config.routes))
         return True
 
@@ -192,7 +192,7 @@ class Sidecar:
         if self.hub.draining:
             return
         self.hub.draining = True
-        self.telemetry.draining = True
+        self.telemetry.process.draining = True
         self.telemetry.log.info("draining", seconds=self.config.drain, streams=len(self.hub.running))
         if self._site is not None:
             await self._site.stop()

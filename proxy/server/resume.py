@@ -51,7 +51,7 @@ def find(hub: Hub, stream_id: str, request: web.BaseRequest, *, at: tuple[str, s
         return relay
     epitaph = hub.store.epitaph(stream_id, hub.loop.time())
     if epitaph is None:
-        hub.telemetry.misrouted += node_of(stream_id) not in (None, hub.config.node)
+        hub.telemetry.process.misrouted += node_of(stream_id) not in (None, hub.config.node)
         raise UnknownStream
     if at not in (None, (epitaph.route, epitaph.method)):
         raise UnknownStream

@@ -132,7 +132,7 @@ async def test_a_feed_survives_its_upstream(
         await page.wait_for_function("seen.length === 1")
 
         await upstream.stop()
-        failures = site.sidecar.telemetry.upstream_errors
+        failures = site.sidecar.telemetry.process.upstream_errors
         await eventually(lambda: failures["origin", "upstream-unreachable"], "a request in vain")
         await page.wait_for_function("errors.length >= 2")
 

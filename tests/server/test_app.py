@@ -107,7 +107,7 @@ async def test_requests_are_answered_by_the_file_read_last(
     file.write(second.url)
     assert sidecar.reload()
     assert await body_of(sidecar) == b"second"
-    assert sidecar.telemetry.reloads == {"loaded": 1}
+    assert sidecar.telemetry.process.reloads == {"loaded": 1}
 
 
 async def test_a_stream_that_runs_keeps_its_id(
@@ -152,12 +152,12 @@ async def test_a_bad_file_changes_nothing(
     origin = await start_origin(named(b"first"))
     file.write(origin.url)
     sidecar = await start(file)
-    before = sidecar.telemetry.config_loaded_at
+    before = sidecar.telemetry.process.config_loaded_at
     file.write(origin.url, routes=[{"name": "all", "path": "no-slash", "upstream": "nobody", "lingr": "1s"}])
     assert not sidecar.reload()
     assert await body_of(sidecar) == b"first"
-    assert sidecar.telemetry.reloads == {"refused": 1}
-    assert sidecar.telemetry.config_loaded_at == before
+    assert sidecar.telemetry.process.reloads == {"refused": 1}
+    assert sidecar.telemetry.process.config_loaded_at == before
     (line,) = [line for line in log if line["event"] == REFUSED]
     assert line["log_level"] == "error"
     assert line["source"] == str(file.path)
@@ -255,7 +255,7 @@ async def test_a_changed_file_is_noticed(
     assert await body_of(sidecar) == b"first"
     (mount / "..data_tmp").symlink_to("..2")
     (mount / "..data_tmp").replace(mount / "..data")
-    await eventually(lambda: sidecar.telemetry.reloads["loaded"], "a reload")
+    await eventually(lambda: sidecar.telemetry.process.reloads["loaded"], "a reload")
     assert await body_of(sidecar) == b"second"
 
 
@@ -276,10 +276,10 @@ async def test_a_bad_file_is_told_once(
     file.write(origin.url)
     sidecar = await start(file)
     file.path.write_text("nonsense")
-    await eventually(lambda: sidecar.telemetry.reloads["refused"], "a refusal")
+    await eventually(lambda: sidecar.telemetry.process.reloads["refused"], "a refusal")
     looks.clear()
     await eventually(lambda: len(looks) >= 5, "more looks")
-    assert sidecar.telemetry.reloads == {"refused": 1}
+    assert sidecar.telemetry.process.reloads == {"refused": 1}
 
 
 # What it leaves alone

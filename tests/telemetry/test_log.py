@@ -10,15 +10,13 @@ import signal
 import ssl
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
-import yaml
 
 from tests.conftest import StartCommand, StartOrigin, eventually
 from tests.support.client import Truncated, ask, read_answer, send
-from tests.support.command import PROJECT
+from tests.support.command import PROJECT, write_config
 from tests.support.origin import PATIENCE, Connection, response
 from tests.support.script import holds
 from tests.support.tunnel import accepts
@@ -40,21 +38,6 @@ CHUNK = (
     b'{"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
     b'"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}'
 )
-
-
-def write_config(directory: Path, upstream: str, **top: Any) -> Path:
-    """Write a configuration with one upstream for everything, on free ports."""
-    document = {
-        "listen": "127.0.0.1:0",
-        "admin": {"listen": "127.0.0.1:0"},
-        "drain": "0s",
-        "upstreams": {"origin": {"url": upstream}},
-        "routes": [{"name": "all", "path": "/{tail:.*}", "upstream": "origin"}],
-        **top,
-    }
-    file = directory / "sidecar.yaml"
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    return file
 
 
 async def provider(connection: Connection) -> None:
