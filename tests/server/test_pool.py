@@ -131,9 +131,9 @@ async def test_patience_ends() -> None:
 async def test_patience_is_renewed() -> None:
     """While an upload moves, nobody loses it."""
     loop = asyncio.get_running_loop()
-    patience = Patience(Wheel(loop), loop, 0.05)
-    for _ in range(10):
-        await asyncio.sleep(0.02)
+    patience = Patience(Wheel(loop), loop, 0.2)
+    for _ in range(6):
+        await asyncio.sleep(0.05)
         patience.renew(loop.time())
     patience.end()
     assert not patience.lost()

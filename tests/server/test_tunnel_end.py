@@ -194,7 +194,7 @@ async def test_what_is_left_may_take_long(side: str, join: Join) -> None:
 
     The timer that ends one that takes nothing must not end, or trip over, one that is done.
     """
-    pair = await join(window=4096, route={"timeouts": {"send": "150ms"}, "high_water": "12MiB"})
+    pair = await join(window=4096, route={"timeouts": {"send": "400ms"}, "high_water": "12MiB"})
     one, other = pair.seen_from(side)
     reader = other.answer.reader
     other.stall()
@@ -203,7 +203,7 @@ async def test_what_is_left_may_take_long(side: str, join: Join) -> None:
     one.answer.writer.write_eof()
     got = 0
     for _ in range(8):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.06)
         other.go_on()
         got += len(await reader.readexactly(MIB))
         other.stall()
@@ -211,7 +211,7 @@ async def test_what_is_left_may_take_long(side: str, join: Join) -> None:
     got += len(await rest(other))
     assert got == len(message)
     await pair.end()
-    await asyncio.sleep(0.3)  # the timer's time
+    await asyncio.sleep(0.5)  # the timer's time
 
 
 # Too much
