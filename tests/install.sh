@@ -3,7 +3,7 @@
 #
 #   tests/install.sh demo    the package and its demo, into .venv
 #   tests/install.sh test    that, the tools of tests and linters, and the programs that tests drive
-#   tests/install.sh test-all  that, and the WebSocket conformance suite with a Python 2.7 to run it
+#   tests/install.sh test-all  that, the WebSocket conformance suite with a Python 2.7 to run it, and a current nginx
 #   tests/install.sh bench   the package, a C compiler, and the contestants; those that take long to install
 #                            (litellm, resumable-stream) only where a further argument names them
 #
@@ -22,6 +22,7 @@ main() {
         test-all)
             tests
             conformance
+            current_nginx
             ;;
         bench)
             package openai
@@ -44,7 +45,8 @@ tests() {
     compiler "tests of the benchmark"
     proxies "tests of the benchmark and of the edge templates"
     program "tests of the edge templates" caddy caddy
-    node_peer
+    npm_packages tests/peers/node "tests with Node's WebSocket client"
+    npm_packages tests/web/node "tests of client.js in Node"
 }
 
 # package EXTRAS: this package, editable, with these extras; again when what it depends on has changed.
@@ -119,15 +121,16 @@ resumable_stream() {
     frame "LEFT OUT: the benchmark's contestant resumable-stream: its packages could not be installed."
 }
 
-# Node's WebSocket client, in the version that the lock file says.
-node_peer() {
-    local directory=tests/peers/node
-    program "tests with Node's WebSocket client" nodejs node
-    program "tests with Node's WebSocket client" npm npm
-    if [[ $directory/node_modules/ws/package.json -nt $directory/package-lock.json ]]; then return; fi
-    echo "Installing ws into $directory/node_modules …"
-    if npm ci --silent --prefix $directory && touch $directory/node_modules/ws/package.json; then return; fi
-    frame "LEFT OUT: tests with Node's WebSocket client: ws could not be installed."
+# npm_packages DIRECTORY WHAT: what its package.json names, in the versions that the lock file says.
+npm_packages() {
+    local directory="$1" what="$2"
+    local stamp="$directory/node_modules/.package-lock.json"
+    program "$what" nodejs node
+    program "$what" npm npm
+    if [[ $stamp -nt $directory/package-lock.json ]]; then return; fi
+    echo "Installing npm packages into $directory/node_modules …"
+    if npm ci --silent --prefix "$directory" && touch "$stamp"; then return; fi
+    frame "LEFT OUT: $what: npm packages could not be installed into $directory."
 }
 
 # Autobahn's suite is written for Python 2.7, which Debian last had in bullseye. Both are unpacked into a directory
@@ -144,12 +147,32 @@ conformance() {
     frame "LEFT OUT: WebSocket conformance: Autobahn's suite, or its Python 2.7, could not be installed."
 }
 
-# python2 HOME: Debian's packages of it, from the mirror that this machine uses anyway, checked with Debian's keys.
-python2() (
-    home="$1"
+python2() {
+    unpack bullseye "$1" python2.7-minimal libpython2.7-minimal libpython2.7-stdlib libpython2.7-dev libssl1.1 libffi7
+}
+
+# The nginx that Debian's next release will have, with the libraries that it asks for: whoever runs the official image
+# has one as new. It is run by its own loader, and the machine's nginx stays as it is.
+current_nginx() {
+    local home="$PWD/tests/nginx/.current"
+    if [[ -e "$home/.installed" ]]; then return; fi
+    echo "Installing a current nginx into ${home#"$PWD/"} …"
+    rm -rf "$home"
+    if unpack sid "$home" nginx libc6 libcrypt1 libpcre2-8-0 libssl3t64 libzstd1 zlib1g; then
+        touch "$home/.installed"
+        return
+    fi
+    frame "LEFT OUT: the nginx template under a current nginx: it could not be installed."
+}
+
+# unpack SUITE HOME PACKAGE…: Debian's packages of this release, from the mirror that this machine uses anyway, checked
+# with Debian's keys, into a directory of their own.
+unpack() (
+    suite="$1" home="$2"
+    shift 2
     mkdir -p "$home/apt/lists/partial" "$home/apt/archives/partial" "$home/apt/packages" || return
     mirrors="$(apt-get indextargets --format '$(REPO_URI)' 'Component: main' | grep '/debian/*$')" || return
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirrors%%$'\n'*} bullseye main" \
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirrors%%$'\n'*} $suite main" \
         >"$home/apt/sources.list" || return
     cd "$home/apt/packages" || return
     options=(
@@ -159,8 +182,7 @@ python2() (
         -o APT::Sandbox::User="$(id -un)"
     )
     apt-get "${options[@]}" update || return
-    apt-get "${options[@]}" download python2.7-minimal libpython2.7-minimal libpython2.7-stdlib libpython2.7-dev \
-        libssl1.1 libffi7 || return
+    apt-get "${options[@]}" download "$@" || return
     for package in *.deb; do
         dpkg-deb --extract "$package" "$home" || return
     done
