@@ -134,6 +134,8 @@ class Gateway:
             return self._answered(visit, answer)
         except SidecarError as error:
             return self._answered(visit, self._refusal(error, visit))
+        except ConnectionResetError:  # the client's; of an upstream's we make an UpstreamError
+            raise
         except Exception:
             visit.failed = True
             raise

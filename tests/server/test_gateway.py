@@ -8,10 +8,17 @@ import socket
 from typing import Any
 
 import pytest
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
 
+from proxy.config import Config
+from proxy.server import sse
+from proxy.server.relay import Relay
 from tests.conftest import StartOrigin, StartSidecar, eventually
 from tests.support.client import Answer, ask, read_answer, send
 from tests.support.origin import PATIENCE, Connection, reply, response
+from tests.support.script import holds
 
 CHAT = "/v1/chat/completions"
 DIALECTS = {
@@ -550,3 +557,30 @@ async def test_a_target_that_names_another_host_is_refused(
         statuses.append((await read_answer(*await send(sidecar.url, raw))).status)
     assert statuses == [400, 200]
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("path", ["/x", "/_streams/ID"])
+async def test_a_client_that_leaves_before_its_answer_is_no_failure_of_ours(
+    path: str,
+    start_origin: StartOrigin,
+    start_sidecar: StartSidecar,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It left when its stream was about to be read: 499 in the metrics, and no error in the log."""
+    origin = await start_origin(holds(b"data: a\n\n"))
+    sidecar = await start_sidecar(origin.url)
+    stream = (await ask(sidecar.url, "/x")).header("stream-id") or ""
+    headers_of = sse.answer_headers
+
+    def leaving(relay: Relay, request: web.BaseRequest, config: Config) -> CIMultiDict[str]:
+        assert request.transport is not None
+        request.transport.close()
+        return headers_of(relay, request, config)
+
+    monkeypatch.setattr(sse, "answer_headers", leaving)
+    with structlog.testing.capture_logs() as lines, pytest.raises(asyncio.IncompleteReadError):
+        await ask(sidecar.url, path.replace("ID", stream))
+    requests = sidecar.telemetry.route("all" if path == "/x" else "_streams").requests
+    await eventually(lambda: requests["GET", 499] == 1, "it has left")
+    assert not requests["GET", 500]
+    assert not [line for line in lines if line["log_level"] == "error"]
