@@ -21,9 +21,9 @@ from proxy.server.wheel import Alarm
 from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
 from proxy.stream.reader import TAKE_BYTES
 
-#: What lies between the last bytes and an end by which a client is told that something is missing, in seconds. A
-#: page's ``fetch`` fails as soon as it sees such an end, and what its reader has not taken by then is lost (WHATWG
-#: Streams, ReadableStreamError: "Perform ! ResetQueue"), though it came.
+#: Seconds between the last bytes and an end by which a client is told that something is missing. A page's
+#: ``fetch`` fails as soon as it sees such an end, and what its reader has not taken by then is lost, though it
+#: came (WHATWG Streams, ReadableStreamDefaultControllerError: "Perform ! ResetQueue(controller)").
 PARTING_SECONDS = 0.25
 
 

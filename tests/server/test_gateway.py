@@ -348,7 +348,7 @@ async def test_an_upstream_that_takes_too_long(
     assert (answer.status, answer.header("x-should-retry")) == (504, "false")
     assert (answer.header("content-type"), answer.header("cache-control")) == ("application/json", "no-store")
     assert "0.05s" in (await answer.json())["error"]["message"]
-    await asyncio.wait_for(origin.requests[0].peer_closed.wait(), PATIENCE)
+    await asyncio.wait_for((await origin.request()).peer_closed.wait(), PATIENCE)
 
 
 async def test_only_an_sdk_is_told_not_to_retry(
