@@ -173,16 +173,16 @@ def test_broken_configurations_are_refused(fence: Fence) -> None:
         parse(fence.text)
 
 
-@pytest.mark.parametrize("fence", yaml_fences("kubernetes", "prometheus"))
+@pytest.mark.parametrize("fence", yaml_fences("prometheus"))
 def test_other_yaml_is_yaml(fence: Fence) -> None:
-    """Manifests and rules can at least be read."""
+    """Rules can at least be read."""
     assert yaml.safe_load(fence.text)
 
 
 def test_every_yaml_block_is_tested() -> None:
     """No mark hides a block from these tests."""
     marks = {fence.mark for fence in ALL_FENCES if fence.language == "yaml"}
-    assert marks == {"", "broken", "kubernetes", "prometheus"}
+    assert marks == {"", "broken", "prometheus"}
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -246,7 +246,7 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
     for directed in (stats.websocket_messages, stats.websocket_bytes):
         directed["to_client"] += 1
     stats.websocket_ends["closed", "client", "1000"] += 1
-    telemetry.upstream_errors["upstream", "kind"] += 1
+    telemetry.process.upstream_errors["upstream", "kind"] += 1
     return dict(_described(metric) for metric in telemetry.collect())
 
 
@@ -327,7 +327,7 @@ def commands() -> Iterator[str]:
 def test_commands_parse() -> None:
     """Every command in the docs is one that the program takes."""
     lines = list(commands())
-    assert {"serve", "check", "schema", "chat", "demo"} == {shlex.split(line)[1] for line in lines}
+    assert {"serve", "check", "schema", "chat", "demo", "doctor"} == {shlex.split(line)[1] for line in lines}
     for line in lines:
         arguments = shlex.split(line.partition(" > ")[0])[1:]
         assert _parser().parse_args(arguments).run
@@ -439,12 +439,12 @@ async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
 #: The blocks of "Try it" in their order: a part by which each is known, and what must appear, in order.
 TRIES: tuple[tuple[str, str], ...] = (
     ("chat=", r"^\n--- done"),
-    ('curl -N "$chat" ', r"id: \S{22}\.1\nretry: 3000\ndata: \{.*id: \S{22}\.43\ndata: \[DONE\]"),
+    ('curl -N "$chat" ', r"id: \S{22}\.1\nretry: 1000\ndata: \{.*id: \S{22}\.43\ndata: \[DONE\]"),
     ("first_delay=12", r"^: ping\n: ping\nid: \S{22}\.1\n.*\[DONE\]"),
     (
         "interval=0.2",
         r"\.1\nretry.*timed out after.*"
-        r"id: \S{22}\.4\nretry: 3000\ndata.*\.43\ndata: \[DONE\].*id: \S{22}\.4\nretry.*\.43\ndata: \[DONE\]",
+        r"id: \S{22}\.4\nretry: 1000\ndata.*\.43\ndata: \[DONE\].*id: \S{22}\.4\nretry.*\.43\ndata: \[DONE\]",
     ),
     (
         "endless=1",
@@ -507,7 +507,7 @@ async def test_the_hybrid_layout_works_in_the_demo(demo: Demo, terminal: Termina
     posted = await terminal.paste(
         f"""curl -N {url}/api/chat -H 'content-type: application/json' -d '{{"prompt":"x"}}'"""
     )
-    assert re.search(r"^id: \S{22}\.1\nretry: 3000\nevent: token\n.*event: done", posted, re.DOTALL)
+    assert re.search(r"^id: \S{22}\.1\nretry: 1000\nevent: token\n.*event: done", posted, re.DOTALL)
 
     chat = await connect(url, "/api/chat?tokens=3")
     await chat.say({"prompt": "x"})

@@ -13,8 +13,10 @@ from proxy.demo.ledger import Ledger, Record, State
 LEDGER = web.AppKey("LEDGER", Ledger)
 _RECORD = web.RequestKey("RECORD", Record)
 
-#: Looking at the ledger leaves no trace in it.
 _PREFIX = "/_provider/"
+
+#: Looking at the ledger leaves no trace in it, nor does what the page that does so consists of.
+_UNSEEN = (_PREFIX, "/_playground")
 
 
 def record_of(request: web.Request) -> Record:
@@ -27,7 +29,7 @@ async def observe(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Open a record, close it with the way in which the request went."""
-    if request.path.startswith(_PREFIX):
+    if request.path.startswith(_UNSEEN):
         return await handler(request)
     record = request.app[LEDGER].open(
         method=request.method, target=request.raw_path, headers=list(request.headers.items())
@@ -36,9 +38,10 @@ async def observe(
     try:
         response = await handler(request)
     except (asyncio.CancelledError, ConnectionError):
-        # The runner cancels a handler when its connection is lost, however long it would have slept.
+        # The runner cancels a handler when its connection is lost, however long it would have slept. One that
+        # was about to write hears of it first, and is treated alike: the runner would log a traceback.
         record.end(State.CLIENT_GONE)
-        raise
+        raise asyncio.CancelledError from None
     finally:
         record.end(State.FINISHED)
     return response

@@ -37,6 +37,7 @@ from proxy.demo.observation import LEDGER, observe, record_of
 from proxy.demo.playback import Playback
 from proxy.demo.voice import FAILURE, Call, Script, Voice
 from proxy.demo.websocket import Socket, Talk
+from proxy.web.serving import serve, serve_named
 
 #: Bound of the requests that are read whole, in bytes: prompts with images run to tens of megabytes.
 MAX_CALL_BYTES = 64 * 1024 * 1024
@@ -200,6 +201,10 @@ async def _list_models(_request: web.Request) -> web.Response:
     return web.json_response({"object": "list", "data": models})
 
 
+async def _show_playground(request: web.Request) -> web.Response:
+    return serve(request, "playground.html")
+
+
 def _routes() -> list[web.RouteDef]:
     # The API has both versions, and Google's SDK has changed its mind about which is the default.
     gemini_model = "/{version:v1|v1beta}/models/{model:[^/:]+}"
@@ -217,6 +222,8 @@ def _routes() -> list[web.RouteDef]:
         web.get("/v1/realtime", _talk(REALTIME, realtime.join), allow_head=False),
         web.get("/api/audio", _talk(SOCKET, audio.join), allow_head=False),
         web.get("/api/socket", _talk(SOCKET, socket_echo.join), allow_head=False),
+        web.get("/_playground", _show_playground),
+        web.get("/_playground/{asset}", serve_named),
         *plain.routes(),
         *observation.routes(),
     ]

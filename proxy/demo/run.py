@@ -16,7 +16,7 @@ DEMO_CONFIG = """\
 listen: ${LISTEN}
 admin: {listen: "${ADMIN}"}
 drain: 2s
-defaults: {heartbeat: 5s}
+defaults: {heartbeat: 5s, retry: 1s}
 upstreams:
   provider: {url: "${PROVIDER}"}
 routes:
@@ -31,6 +31,11 @@ TRY = """
 The sidecar listens on {url}, in front of a built-in provider:
 
   {provider}
+
+Open in a browser:
+
+  {url}/_playground     streams to watch, to drop and to resume
+  {admin}/              what the operator sees
 
 Try, in another terminal:
 
@@ -48,7 +53,7 @@ Try, in another terminal:
   # an app's own feed; resume it with -H 'Last-Event-ID: 4'
   curl -N {url}/api/events
 
-  # the same app over WebSocket, from a page of this origin (open {url}/api/hello) or any client:
+  # the same app over WebSocket, from a page of this origin (the playground's console) or any client:
   #   new WebSocket("{socket}/api/chat"), then send {{"prompt":"hello"}} and, to stop, {{"type":"cancel"}}
 
   # what the operator sees

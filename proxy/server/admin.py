@@ -1,15 +1,15 @@
-"""The operators' listener: metrics, liveness, readiness, and what is streaming right now."""
+"""The operators' listener: metrics, liveness, readiness, what is streaming now, and a page for it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
-from proxy.server.report import snapshot
-from proxy.server.wire import json_body
-from proxy.stream.cursor import short
+from proxy.errors import BadRequest
+from proxy.server.listing import View, listing
+from proxy.web.serving import serve, serve_named
 
 if TYPE_CHECKING:
     from proxy.server.app import Sidecar
@@ -26,12 +26,18 @@ def admin_app(sidecar: Sidecar) -> web.Application:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/streams", streams)
+    app.router.add_get("/_assets/{asset}", serve_named)
     return app
 
 
 async def index(request: web.Request) -> web.Response:
-    """What there is to ask for."""
-    return web.Response(text="/metrics\n/healthz\n/readyz\n/streams\n")
+    """For a browser the page with the streams; for whoever else asks, what there is to ask for."""
+    if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+        answer = serve(request, "streams.html")
+    else:
+        answer = web.Response(text="/metrics\n/healthz\n/readyz\n/streams\n")
+    answer.headers[hdrs.VARY] = hdrs.ACCEPT
+    return answer
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -54,19 +60,10 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def streams(request: web.Request) -> web.Response:
-    """The streams held, running ones first, as JSON. Ids are shortened: a whole one opens its stream."""
-    hub = request.app[SIDECAR].hub
-    kept = [relay for relay in hub.store if relay not in hub.running]
-    rows = [
-        {
-            "stream": short(relay.id),
-            "route": relay.route.name,
-            "dialect": relay.dialect.name,
-            "client": relay.birth.client,
-            "paused": relay.paused,
-            "recorded": relay.recorded,
-            **snapshot(relay),
-        }
-        for relay in (*hub.running, *kept)
-    ]
-    return web.Response(body=json_body({"streams": rows}), content_type="application/json")
+    """The streams held, running ones first, as JSON; the query chooses among them, sorts and bounds."""
+    try:
+        view = View.read(request.query)
+    except BadRequest as error:
+        raise web.HTTPBadRequest(text=f"{error}\n") from None
+    body = await listing(request.app[SIDECAR].hub, view)
+    return web.Response(body=body, content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"})

@@ -10,13 +10,17 @@ from urllib.parse import urlsplit
 class Wire:
     """One connection through a forwarder: the bytes that it carried each way, and how to cut it.
 
-    ``allowance`` is how many more bytes may reach the client before the wire breaks by itself.
+    ``allowance`` is how many more bytes may reach the client before the wire breaks by itself, ``rate`` how
+    many in a second.
     """
 
-    def __init__(self, client: asyncio.StreamWriter, allowance: int | None) -> None:
+    def __init__(
+        self, client: asyncio.StreamWriter, allowance: int | None, rate: float | None = None
+    ) -> None:
         self.sent = bytearray()
         self.received = bytearray()
         self.allowance = allowance
+        self.rate = rate
         self._ends = [client]
 
     @property
@@ -60,12 +64,14 @@ class Wire:
         writer.close()
 
     async def _receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
+        while data := await reader.read(65536 if self.rate is None else 8192):
             if self.allowance is not None and len(data) > self.allowance:
                 data = data[: self.allowance]
             self.received += data
             writer.write(data)
             await writer.drain()
+            if self.rate is not None:
+                await asyncio.sleep(len(data) / self.rate)
             if self.allowance is not None:
                 self.allowance -= len(data)
                 if self.allowance <= 0:
@@ -77,13 +83,14 @@ class Forwarder:
     """Listens on a loopback port and passes every connection on to the server at ``target``, a base URL.
 
     ``wires`` are the connections, oldest first. ``allowance`` is what each new one may carry to its
-    client, in bytes. A forwarder that was stopped refuses connections until it is started again, on
-    the same port. As a context manager it is started and stopped.
+    client, in bytes, and ``rate`` in bytes per second. A forwarder that was stopped refuses connections
+    until it is started again, on the same port. As a context manager it is started and stopped.
     """
 
-    def __init__(self, target: str, *, allowance: int | None = None) -> None:
+    def __init__(self, target: str, *, allowance: int | None = None, rate: float | None = None) -> None:
         self.wires: list[Wire] = []
         self.allowance = allowance
+        self.rate = rate
         self.port = 0
         self._target = urlsplit(target)
         self._server: asyncio.Server | None = None
@@ -123,7 +130,7 @@ class Forwarder:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        wire = Wire(writer, self.allowance)
+        wire = Wire(writer, self.allowance, self.rate)
         self.wires.append(wire)
         try:
             await wire.join(reader, self._target.hostname, self._target.port)
