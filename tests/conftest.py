@@ -84,7 +84,7 @@ def unsent(sidecar: Sidecar) -> int:
 
 @pytest.fixture(autouse=True)
 def _brief_partings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let broken ends follow the last bytes at once: hundreds of tests would wait for what browsers need."""
+    """Let broken ends follow the last bytes at once: hundreds of tests would wait, for a browser's sake."""
     monkeypatch.setattr(sse, "PARTING_SECONDS", 0.0)
 
 

@@ -22,8 +22,8 @@ from proxy.server.wire import Answer, FrontProtocol, as_chunk, is_chunked
 from proxy.stream.reader import TAKE_BYTES
 
 #: Seconds between the last bytes and an end by which a client is told that something is missing. A page's
-#: ``fetch`` fails as soon as it sees such an end, and what its reader has not taken by then is lost, though it
-#: came (WHATWG Streams, ReadableStreamDefaultControllerError: "Perform ! ResetQueue(controller)").
+#: ``fetch`` fails as soon as it sees such an end, and what its reader has not taken by then is lost (WHATWG
+#: Streams, ReadableStreamDefaultControllerError: "Perform ! ResetQueue(controller)"), though it came.
 PARTING_SECONDS = 0.25
 
 
