@@ -1,0 +1,1 @@
+"""The edge templates, under the real programs wherever these can be had."""
