@@ -742,7 +742,7 @@ class SocketAnswer extends Answer {
       const frame = await this.#line.take();
       this._checkGoing();
       if (frame === null) await this.#reattach();
-      else if (frame.type === "event") yield [this.#event(frame)];
+      else if (frame.type === "event") yield this.#events(frame);
       else if (frame.type === "error") throw this.#told(frame);
       else if (frame.type === "end") return this._conclude({ reason: frame.reason, message: frame.message });
     }
@@ -785,12 +785,16 @@ class SocketAnswer extends Answer {
     return this._error(code, message, { status, body: textOf(body), recoverable });
   }
 
-  #event({ id, upstream_id, event, data, at, size }) {
+  /** What an event's frame brings: nothing, where it has come before. */
+  #events({ id, upstream_id, event, data, at, size }) {
+    const seq = Number(id.slice(id.lastIndexOf(".") + 1));
+    const fresh = seq > this.seq;
     this._progress();
-    this._tell("read", { bytes: size, events: 1 });
+    this._tell("read", { bytes: size, events: Number(fresh) });
+    if (!fresh) return [];
     if (event === "stream-gap") this._skip(data);
-    this.seq = Number(id.slice(id.lastIndexOf(".") + 1));
-    return new StreamEvent({ id: upstream_id ?? id, seq: this.seq, event, data: textOf(data), at });
+    this.seq = seq;
+    return [new StreamEvent({ id: upstream_id ?? id, seq, event, data: textOf(data), at })];
   }
 
   /** Says it on the line, or on one that is opened for it. */

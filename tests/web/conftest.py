@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 import pytest_asyncio
@@ -84,14 +85,14 @@ async def run_node(node: Path, *arguments: str | Path, cwd: Path = NODE, **envir
     """Run Node to its end; return its exit status and what it said."""
     process = await asyncio.create_subprocess_exec(
         node, *arguments, cwd=cwd, env=os.environ | {"NO_COLOR": "1"} | environ,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         async with asyncio.timeout(PATIENCE):
             said, _ = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, SIGKILL)  # its test runner has children of its own
             await process.wait()
     assert process.returncode is not None
     return process.returncode, said.decode("utf-8", "replace")

@@ -73,7 +73,7 @@ async def test_a_hidden_page_goes_on(site: Site, shared_browser: Browser) -> Non
     page = await site.open(shared_browser)
     drawn = await page.evaluate(DRAW, True)
     assert drawn["size"] == 603
-    assert len(drawn["frames"]) < 20
+    assert len(drawn["frames"]) < 60
 
 
 async def test_a_page_that_is_left_cancels_nothing(site: Site, shared_browser: Browser) -> None:
@@ -160,7 +160,7 @@ async def test_a_foreign_page_resumes_with_its_headers(site: Site, shared_browse
       }}
     """)
     assert await seqs(page) == list(range(1, 44))
-    assert len(await of_type(page, "resume")) >= 2
+    assert await of_type(page, "resume")
     assert await page.evaluate("answer.end.reason") == "complete"
     resumed = [bytes(wire.sent) for wire in site.wire.wires if b"?after=" in wire.sent]
     assert any(
@@ -200,4 +200,4 @@ async def test_a_stream_that_ended_badly_is_read_again_soon(site: Site, shared_b
         reason, after = await page.evaluate(again)
         assert reason == "truncated"
         assert await seqs(page) == list(range(1, 31))
-        assert after - before < 2000
+        assert after - before < 5000

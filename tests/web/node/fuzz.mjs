@@ -7,8 +7,10 @@
 
 import assert from "node:assert/strict";
 
+import { WebSocket } from "ws";
+
 import { openSocket, openStream, perFrame } from "../../../proxy/web/client.js";
-import { all, ASK, SIDECAR, SOCKET, upTo } from "./support.mjs";
+import { all, ASK, SIDECAR, upTo } from "./support.mjs";
 
 const [streams, seed] = process.argv.slice(2).map(Number);
 const AT_ONCE = 20;
@@ -32,9 +34,16 @@ function chances(state) {
   };
 }
 
-/** The request itself goes straight to the sidecar, since it is never repeated; all that follows goes over the wire. */
-function overTheWire(url, init) {
-  return fetch(init.method === "POST" ? url : String(url).replace(SIDECAR, process.env.WIRE), init);
+// The request itself goes straight to the sidecar, since it is never repeated; all that follows goes over the wire.
+
+const overTheWire = (url) => String(url).replace(new URL(SIDECAR).host, new URL(process.env.WIRE).host);
+
+const fetching = (url, init) => fetch(init.method === "POST" ? url : overTheWire(url), init);
+
+class Socket extends WebSocket {
+  constructor(url, protocols) {
+    super(url.searchParams.has("last_event_id") ? overTheWire(url) : url, protocols);
+  }
 }
 
 async function read(number) {
@@ -43,12 +52,12 @@ async function read(number) {
   const url = `${path}${path.includes("?") ? "&" : "?"}interval=${(chance() * 0.004).toFixed(4)}`;
   const retry = { delay: 5, max: 50, attempts: 100 };
   const answer = chance() < 0.4
-    ? openSocket(`${process.env.WIRE}${url}`, { ...SOCKET, body, retry })
-    : openStream(`${SIDECAR}${url}`, { body, retry, fetch: overTheWire });
+    ? openSocket(`${SIDECAR}${url}`, { body, retry, WebSocket: Socket })
+    : openStream(`${SIDECAR}${url}`, { body, retry, fetch: fetching });
   const seen = [];
   for await (const events of perFrame(answer)) {
     for (const { seq, json } of events) seen.push([seq, json]);
-    if (chance() < 0.2) answer.drop();
+    if (chance() < 0.25) answer.drop();
   }
   assert.deepEqual(seen.map(([seq]) => seq), upTo(expected), `stream ${number}, ${path}`);
   assert.equal(answer.end.reason, "complete");

@@ -33,6 +33,10 @@ const CASES = [
   ["CR, LF, CRLF and mixtures", "data: 1\r\rdata: 2\n\ndata: 3\r\n\r\ndata: 4\r\n\ndata: 5\n\r\n", {
     events: [1, 2, 3, 4, 5].map((n) => ["message", String(n), ""]),
   }],
+  ["a CRLF within a block ends one line, not two", "id: 1\r\ndata: a\r\ndata: b\r\n\r\n", {
+    events: [["message", "a\nb", "1"]],
+    comments: [],
+  }],
   ["a BOM at the beginning", "\uFEFFdata: one\n\n", { events: [["message", "one", ""]] }],
   ["only one BOM", "\uFEFF\uFEFFdata: one\n\ndata: two\n\n", { events: [["message", "two", ""]] }],
   ["a BOM further on belongs to the field's name", "data: 1\n\n\uFEFFdata: 2\n\n", { events: [["message", "1", ""]] }],
