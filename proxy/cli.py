@@ -10,6 +10,7 @@ from pathlib import Path
 
 from proxy import __version__
 from proxy.config import load, schema
+from proxy.doctor.arguments import add_arguments
 from proxy.errors import ConfigError
 
 #: What a shell reports for a command that Ctrl-C ended.
@@ -88,6 +89,13 @@ def _chat(options: argparse.Namespace) -> int:
     )
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from proxy.doctor.command import doctor
+    from proxy.server.run import run
+
+    return run(doctor(options))
+
+
 def _missing(error: ModuleNotFoundError) -> int:
     print(f"sse-sidecar: {error}; install it with: pip install 'sse-sidecar[openai]'", file=sys.stderr)
     return 1
@@ -149,4 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="send this too"
     )
     command.set_defaults(run=_chat)
+
+    command = commands.add_parser("doctor", help="examine any streaming URL: what is wrong, what mends it")
+    add_arguments(command)
+    command.set_defaults(run=_doctor)
     return parser

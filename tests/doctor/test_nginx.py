@@ -1,0 +1,45 @@
+"""The commonest chain of all: nginx with nothing but a ``proxy_pass``, and a short answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.demo import Running
+from proxy.server.app import Sidecar
+from tests.conftest import StartCommand, config_for
+from tests.support.nginx import Nginx, free_port, http
+
+BODY = '{"model":"demo","stream":true,"messages":[]}'
+
+
+@pytest.fixture
+async def sidecar(provider: Running) -> AsyncIterator[Sidecar]:
+    """A sidecar before the built-in provider, as a newcomer would have it."""
+    sidecar = Sidecar(config_for(provider.url))
+    await sidecar.start()
+    yield sidecar
+    await sidecar.stop()
+
+
+@pytest.mark.parametrize(
+    ("setting", "faults"),
+    [("", []), ("proxy_ignore_headers X-Accel-Buffering;", ["buffering"])],
+    ids=["heeds", "ignores"],
+)
+async def test_a_proxy_pass_alone_is_good_while_it_heeds_the_sidecar(
+    sidecar: Sidecar, start_command: StartCommand, setting: str, faults: list[str]
+) -> None:
+    """43 events in a second: told to ignore X-Accel-Buffering, nginx makes three or four lumps of them."""
+    port = free_port()
+    conf = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {sidecar.url}; {setting} }} }}"
+    async with Nginx(http(conf)):
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        command = await start_command("doctor", url, "-d", BODY, "--json")
+        status = await command.ended()
+    found = [each for each in json.loads(command.output)["findings"] if each["verdict"] == "fault"]
+    assert [each["check"] for each in found] == faults, found
+    assert status == (1 if faults else 0)
+    assert all("proxy_buffering off" in each["mend"] for each in found)
