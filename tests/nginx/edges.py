@@ -124,6 +124,7 @@ def haproxy(place: Place) -> Program:
             "SIDECAR_A": f"{HOSTS['a']}:{place.port}",
             "SIDECAR_B": f"{HOSTS['b']}:{place.port}",
             "ADMIN_PORT": str(place.admin_port),
+            "INNER": f"abns@inner-{place.https}",  # a socket's path may not be as long as a test's
         },
         authority=place.certificate.ca,
     )

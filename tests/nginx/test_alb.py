@@ -59,10 +59,12 @@ def container(template: Any, name: str) -> Any:
 
 @pytest.fixture
 def configuration(template: Any) -> str:
-    """The sidecar's configuration as the parameter holds it, with the defaults of the template."""
+    """The sidecar's configuration as the first container gets it, with the defaults of the template."""
     values = {name: str(each.get("Default", "")) for name, each in template["Parameters"].items()}
     values |= {"VpcCidr": "10.0.0.0/16", "DomainName": "streams.example.com"}
-    text = properties(template, "Configuration")["Value"]["Fn::Sub"]
+    (variable,) = container(template, "configuration")["Environment"]
+    assert variable["Name"] == "CONFIGURATION"
+    text = variable["Value"]["Fn::Sub"]
     return re.sub(r"\$\{(!?)(\w+)\}", lambda at: f"${{{at[2]}}}" if at[1] else values[at[2]], text)
 
 
@@ -89,11 +91,6 @@ async def test_cfn_lint_finds_mistakes(tmp_path: Path) -> None:
     assert "podman" in said
 
 
-def test_the_configuration_fits_into_a_parameter(configuration: str) -> None:
-    """SSM's standard parameters hold 4 KiB."""
-    assert len(configuration.encode()) < 4096
-
-
 async def test_the_configuration_reaches_the_file(
     template: Any, configuration: str, config: Config, tmp_path: Path
 ) -> None:
@@ -115,7 +112,7 @@ def test_the_sidecar_s_secret_is_in_its_environment_only(template: Any) -> None:
         name: [secret["Name"] for secret in container(template, name).get("Secrets", [])]
         for name in ("configuration", "sse-sidecar", "app")
     }
-    assert names == {"configuration": ["CONFIGURATION"], "sse-sidecar": ["OPENAI_API_KEY"], "app": []}
+    assert names == {"configuration": [], "sse-sidecar": ["OPENAI_API_KEY"], "app": []}
 
 
 def test_the_balancer_waits_longer_than_anything_is_silent(template: Any, config: Config) -> None:

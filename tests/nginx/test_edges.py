@@ -18,7 +18,7 @@ from tests.support.bridge import begin, ended, event, opened
 from tests.support.client import Answer, ask, read_answer, send
 from tests.support.nginx import Certificate
 from tests.support.origin import PATIENCE, Connection, Origin
-from tests.support.process import free_port, program
+from tests.support.process import free_port, program, run
 from tests.support.script import answers, holds, streams
 from tests.support.websocket import AGREED, BINARY, Frame, frame, read_frame
 
@@ -28,8 +28,8 @@ BOTH = ("a", "b")
 #: issue 7546). Until the next health check.
 LOSES_POSTS = {"caddy"}
 
-#: Those that can tell a request that was sent from one that was not, and say so to the providers' SDKs.
-FOREWARNS = {"haproxy", "envoy"}
+#: Those that tell a request that was sent from one that was not, and say so to the providers' SDKs.
+FOREWARNS = {"haproxy", "caddy", "envoy"}
 
 #: An event stream of our own POST, as fetch asks for it.
 EVENTS = {"Accept": "text/event-stream", "Content-Type": "application/json"}
@@ -376,6 +376,20 @@ async def test_a_post_is_never_sent_twice(start_before: StartBefore) -> None:
             if edge.name in FOREWARNS:
                 assert answer.header("x-should-retry") == "false"
             assert faithless.taken == number
+
+
+async def test_nor_does_the_edge_let_a_client_of_http_2_send_it_twice(start_before: StartBefore) -> None:
+    """REFUSED_STREAM would mean that nobody has it, and browsers and curl would send it again."""
+    faithless = Faithless()
+    async with faithless.serving() as (port, admin_port):
+        edge = await start_before(port, admin_port)
+        status, said = await run(
+            *(program("curl"), "--silent", "--include", "--http2", "--insecure", "--data", "{}"),
+            f"{edge.url}/api/chat",
+        )
+        assert (status, said.split()[0]) == (0, "HTTP/2")
+        assert int(said.split()[1]) >= 500
+        assert faithless.taken == 1
 
 
 async def test_the_edge_says_who_asks(start_chain: StartChain) -> None:

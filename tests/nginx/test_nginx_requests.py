@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import StartOrigin, StartSidecar, eventually
 from tests.nginx.conftest import Edge, StartEdge, servers, shipped
-from tests.support.client import ask
+from tests.support.client import Truncated, ask
 from tests.support.forwarder import Forwarder
 from tests.support.nginx import FOLDER, Certificate, Nginx, check, free_port, http, substitute
 from tests.support.process import program, run
@@ -90,6 +90,16 @@ async def test_connections_to_the_sidecar_are_kept(
         assert len(between.wires) == 1
 
 
+async def test_an_upstream_sends_nobody_elsewhere(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, start_edge: StartEdge
+) -> None:
+    """With X-Accel-Redirect, a provider could have nginx ask for any path in the client's name."""
+    origin = await start_origin(answers(b"200 OK\r\nX-Accel-Redirect: /elsewhere", b"hello"))
+    edge = await start_edge((await start_sidecar(origin.url)).url)
+    assert await (await edge.ask("/here", method="POST", body=b"{}")).body() == b"hello"
+    assert [request.target for request in origin.requests] == ["/here"]
+
+
 # Request ids
 
 
@@ -154,9 +164,24 @@ async def test_a_stream_id_is_shortened_in_the_log(
     opening.abort()
     chat = await logged(edge, 2)
     assert (chat["path"], chat["status"], chat["complete"], chat["method"]) == ("/chat", 200, "", "POST")
+    assert chat["stream"] == shown  # as the sidecar's own log has it
     assert float(chat["headers_s"]) <= chat["seconds"]
     assert stream not in edge.nginx.access_log()
     assert "secret" not in edge.nginx.access_log()
+
+
+async def test_a_stream_that_broke_behind_nginx_stands_in_its_error_log(
+    start_origin: StartOrigin, start_sidecar: StartSidecar, start_edge: StartEdge
+) -> None:
+    """To nginx's access log it was complete: there is no variable that tells."""
+    origin = await start_origin(holds(b"data: 1\n\n"))
+    edge = await start_edge((await start_sidecar(origin.url)).url)
+    answer = await edge.ask("/chat", method="POST", body=b"{}")
+    await (await origin.request()).close()
+    with pytest.raises(Truncated):
+        await answer.body()
+    assert (await logged(edge))["complete"] == "OK"
+    assert "upstream prematurely closed connection" in edge.nginx.error_log()
 
 
 async def test_what_is_no_stream_is_logged_as_it_is(
