@@ -64,9 +64,11 @@ class Admin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The listener for operators: /metrics, /healthz, /readyz, /streams. Never expose it.
 
     listen: host:port, [v6]:port or unix:/path.
+    hosts: Names under which operators call /streams, besides addresses, local names and the top-level hosts.
     """
 
     listen: Listen = "127.0.0.1:9090"
+    hosts: Hosts | None = None
 
 
 class MemoryStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

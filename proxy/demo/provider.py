@@ -205,6 +205,10 @@ async def _show_playground(request: web.Request) -> web.Response:
     return serve(request, "playground.html")
 
 
+async def _find_playground(_request: web.Request) -> web.Response:
+    raise web.HTTPFound("../_playground")  # what it loads is named as seen from there
+
+
 def _routes() -> list[web.RouteDef]:
     # The API has both versions, and Google's SDK has changed its mind about which is the default.
     gemini_model = "/{version:v1|v1beta}/models/{model:[^/:]+}"
@@ -223,6 +227,7 @@ def _routes() -> list[web.RouteDef]:
         web.get("/api/audio", _talk(SOCKET, audio.join), allow_head=False),
         web.get("/api/socket", _talk(SOCKET, socket_echo.join), allow_head=False),
         web.get("/_playground", _show_playground),
+        web.get("/_playground/", _find_playground),
         web.get("/_playground/{asset}", serve_named),
         *plain.routes(),
         *observation.routes(),

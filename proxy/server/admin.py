@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from prometheus_client.exposition import choose_encoder
 
-from proxy.errors import BadRequest
+from proxy.errors import BadRequest, Refused
+from proxy.server.guard import check_host, has_private_host
 from proxy.server.listing import View, listing
 from proxy.web.serving import serve, serve_named
 
 if TYPE_CHECKING:
+    from proxy.config import Config
     from proxy.server.app import Sidecar
 
 SIDECAR: web.AppKey[Sidecar] = web.AppKey("sidecar")
@@ -21,6 +23,7 @@ def admin_app(sidecar: Sidecar) -> web.Application:
     """Return the application that the admin listener serves."""
     app = web.Application()
     app[SIDECAR] = sidecar
+    app.on_response_prepare.append(_shut_out)
     app.router.add_get("/", index)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
@@ -28,6 +31,12 @@ def admin_app(sidecar: Sidecar) -> web.Application:
     app.router.add_get("/streams", streams)
     app.router.add_get("/_assets/{asset}", serve_named)
     return app
+
+
+async def _shut_out(_request: web.Request, answer: web.StreamResponse) -> None:
+    """Keep pages of other origins from having an answer as an image, a script or anything else of theirs."""
+    answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
 
 
 async def index(request: web.Request) -> web.Response:
@@ -60,10 +69,25 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def streams(request: web.Request) -> web.Response:
-    """The streams held, running ones first, as JSON; the query chooses among them, sorts and bounds."""
+    """The streams held, running ones first, as JSON; the query chooses among them, sorts and bounds.
+
+    A page whose own name resolves to this listener (DNS rebinding) must not read whose streams these are:
+    it answers to addresses, local names and those that the configuration lists.
+    """
+    hub = request.app[SIDECAR].hub
     try:
+        if not has_private_host(request):
+            check_host(request, _hosts(hub.config))
         view = View.read(request.query)
+    except Refused as error:
+        told = f"{error}: call it by its address, or list the name under 'admin.hosts'\n"
+        raise web.HTTPForbidden(text=told) from None
     except BadRequest as error:
         raise web.HTTPBadRequest(text=f"{error}\n") from None
-    body = await listing(request.app[SIDECAR].hub, view)
+    body = await listing(hub, view)
     return web.Response(body=body, content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"})
+
+
+def _hosts(config: Config) -> tuple[str, ...]:
+    own = config.admin.hosts if config.admin is not None else None
+    return (*(own or ()), *(config.hosts or ()))

@@ -240,9 +240,11 @@ class Sidecar:
 
 
 def _needs_restart(old: Config, new: Config) -> Iterator[str]:
-    for name in ("listen", "tls", "keepalive", "admin"):
+    for name in ("listen", "tls", "keepalive"):
         if getattr(old, name) != getattr(new, name):
             yield name
+    if (old.admin and old.admin.listen) != (new.admin and new.admin.listen):
+        yield "admin"
     if old.limits.max_headers != new.limits.max_headers:
         yield "limits.max_headers"
 

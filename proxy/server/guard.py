@@ -100,14 +100,18 @@ def host_name(request: web.BaseRequest) -> str:
     return value.partition(":")[0].rstrip(".")
 
 
-def _check_private_host(request: web.BaseRequest) -> None:
-    """Accept what no foreign DNS server can make point here: addresses and local names."""
+def has_private_host(request: web.BaseRequest) -> bool:
+    """Whether the Host is what no foreign DNS server can make point here: an address or a local name."""
     name = host_name(request)
-    if "." not in name or name.endswith(PRIVATE_SUFFIXES) or _is_address(name):
+    return "." not in name or name.endswith(PRIVATE_SUFFIXES) or _is_address(name)
+
+
+def _check_private_host(request: web.BaseRequest) -> None:
+    if has_private_host(request):
         return
     raise Refused(
-        f"Host {_shown(name)} is not known to be ours; a route with an injected credential answers to "
-        "addresses, local names and the names listed under 'hosts'"
+        f"Host {_shown(host_name(request))} is not known to be ours; a route with an injected credential "
+        "answers to addresses, local names and the names listed under 'hosts'"
     )
 
 

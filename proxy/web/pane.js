@@ -46,6 +46,9 @@ export class Pane {
     this.#find("h2").textContent = title;
     this.#find(".via").textContent = via;
     this.#find(".text").setAttribute("aria-label", `${title}: the text`);
+    for (const control of [".tab", ".close"]) {
+      this.#find(control).setAttribute("aria-label", `${this.#find(control).textContent}: ${title}`);
+    }
     this.#happenings = this.#find(".happenings ol");
     this.record = new Record(performance.now());
     this.verified = false; // whether the stream was read again whole, and compared
@@ -118,6 +121,7 @@ export class Pane {
   #opened(stream, status) {
     this.record.stream = stream;
     this.#tell(stream ? `the answer begins: ${status}, stream ${shortened(stream)}` : `the answer begins: ${status}`);
+    this.#announce(`${this.#find("h2").textContent}: Streaming.`);
     if (!stream) return;
     const link = this.#find(".tab");
     link.href = `#stream=${stream}`;
@@ -146,7 +150,7 @@ export class Pane {
   async #finish(fault) {
     const { record } = this;
     record.state = "closed";
-    record.end = this.#answer.end ?? { reason: fault?.code ?? "complete", message: fault?.message };
+    record.end = ending(this.#answer.end, fault);
     record.endedAt = performance.now();
     this.#tell(`the end: ${[record.end.reason, record.end.message].filter(Boolean).join(", ")}`, record.endedAt);
     this.#changed();
@@ -164,15 +168,18 @@ export class Pane {
     const { record } = this;
     const broken = fault && (record.complaint ?? fault.message);
     if (!record.stream || !record.events) {
-      return broken ? { verdict: sentence(`No stream: ${broken}`), good: false } : { verdict: "No stream.", good: true };
+      if (!broken) return { verdict: "No stream.", good: true };
+      const status = fault.status && !broken.includes(fault.status) ? `${fault.status}, ` : "";
+      return { verdict: sentence(`No stream: ${status}${broken}`), good: false };
     }
     const comparison = await this.#compare();
     const after = record.resumes.map((resume) => resume.after);
     const resumed = after.length ? `resumed after ${listed(after)}; ` : "";
-    const ended = broken ? `Told of a broken end (${record.end.reason}): ${broken}` : capital(record.end.reason);
+    const passed = record.complaint ? `${sentence(capital(record.end.reason))} The app told of an error: ${record.complaint}` : null;
+    const ended = broken ? `Told of a broken end (${record.end.reason}): ${broken}` : (passed ?? capital(record.end.reason));
     return {
       verdict: `${sentence(ended)} ${sentence(capital(resumed + comparison.told))}`,
-      good: comparison.same && !broken,
+      good: comparison.same && !broken && !passed,
     };
   }
 
@@ -229,13 +236,13 @@ export class Pane {
   #write() {
     if (!this.#unshown) return;
     const box = this.#find(".text");
-    const atBottom = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
+    const newestSeen = atBottom(box);
     if (box.lastChild?.nodeType !== Node.TEXT_NODE) box.append("");
     box.lastChild.appendData(this.#unshown);
     this.#written += this.#unshown.length;
     this.#unshown = "";
     if (this.#written > 2 * MOST_TEXT) this.#shorten(box);
-    if (atBottom) box.scrollTop = box.scrollHeight;
+    if (newestSeen) box.scrollTop = box.scrollHeight;
   }
 
   /** Take the oldest text off the page. */
@@ -297,9 +304,14 @@ export class Pane {
     time.className = "mono quiet";
     time.textContent = `${((at - this.record.began) / 1000).toFixed(2)} s`;
     item.dataset.tone = tone;
-    item.append(time, ` ${what}`);
-    this.#happenings.append(item);
-    while (this.#happenings.childElementCount > 200) this.#happenings.firstElementChild.remove();
+    const words = document.createElement("span");
+    words.textContent = what;
+    item.append(time, " ", words);
+    const list = this.#happenings;
+    const newestSeen = atBottom(list);
+    list.append(item);
+    while (list.childElementCount > 200) list.firstElementChild.remove();
+    if (newestSeen) list.scrollTop = list.scrollHeight;
   }
 
   #say(what, tone = "accent") {
@@ -313,6 +325,17 @@ export class Pane {
   #find(selector) {
     return this.#element.querySelector(selector);
   }
+}
+
+/** How it ended, as the reader tells; where a status was all that came, that is the reason. */
+function ending(end, fault) {
+  const known = end ?? { reason: fault?.code ?? "complete", message: fault?.message };
+  return ["status", "upstream-status"].includes(known.reason) ? { ...known, reason: String(fault.status) } : known;
+}
+
+/** Whether the end of a box is in view. */
+function atBottom(box) {
+  return box.scrollHeight - box.scrollTop - box.clientHeight < 24;
 }
 
 /** As much of a stream's id as logs show. */

@@ -26,7 +26,7 @@ for (const { id, name } of PRESETS) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "preset", value: id });
   const words = document.createElement("span");
-  words.textContent = name;
+  words.textContent = words.dataset.words = name;
   label.append(input, words);
   button("presets").append(label);
 }
@@ -138,6 +138,7 @@ function closePane(pane) {
   const index = panes.indexOf(pane);
   if (index === -1) return;
   pane.leave();
+  if (pane.element.contains(document.activeElement)) button("start").focus(); // whoever goes by keyboard stands somewhere
   pane.element.remove();
   panes.splice(index, 1);
   showActions();

@@ -15,7 +15,7 @@ const FENCE = 30; // the height of the marks' lane
 const BEATS = 14; // that of the heartbeats'
 const AXIS = 20;
 
-/** Draw `record` as of `now`. `colours` are a page's: ink, quiet, line, accent, alarm, wash. */
+/** Draw `record` as of `now`. `colours` are a page's: ink, quiet, line, accent, alarm, alarmWash. */
 export function draw(canvas, record, now, colours) {
   const { width, height, pen } = prepared(canvas);
   const elapsed = (now - record.began) / 1000;

@@ -5,6 +5,9 @@ import { complaint, spoken } from "./request.js";
 /** So many events are remembered one by one, as many as a stream's log holds by default; of older ones, sums. */
 export const MOST = 10_000;
 
+/** And so much of what they say, in characters: twice what such a log holds. */
+export const MOST_CHARACTERS = 8 * 1024 * 1024;
+
 /** What an event says. JSON is JSON, however it is spaced: a WebSocket's frame holds it parsed. */
 export function said({ data, json }) {
   return json === undefined ? data : JSON.stringify(json);
@@ -28,6 +31,7 @@ export class Record {
     this.arrivals = [];
     /** @type {string[]} what they said, in one form for both transports */
     this.data = [];
+    this.characters = 0; // in `data`
     this.forgotten = 0;
     this.firstSeq = null;
     this.lastSeq = null;
@@ -56,18 +60,23 @@ export class Record {
     this.events += 1;
     this.arrivals.push(at);
     this.data.push(said(event));
+    this.characters += this.data.at(-1).length;
     this.complaint ??= complaint(event);
     if (text) {
       this.words += 1;
       this.firstWord ??= at;
       this.lastWord = at;
     }
-    if (this.arrivals.length >= 2 * MOST) this.#forget();
+    if (this.arrivals.length >= 2 * MOST || this.characters >= 2 * MOST_CHARACTERS) this.#forget();
     return text;
   }
 
   #forget() {
-    const old = this.arrivals.length - MOST;
+    let old = 0;
+    for (const left = () => this.data.length - old; left() > MOST || (left() > 1 && this.characters > MOST_CHARACTERS); ) {
+      this.characters -= this.data[old].length;
+      old += 1;
+    }
     this.arrivals.splice(0, old);
     this.data.splice(0, old);
     this.forgotten += old;

@@ -99,7 +99,7 @@ export const PRESETS = [
   {
     id: "early",
     name: "ends too early",
-    told: "A clean end after 40 events, without the marker that says so. Only a feed may do that.",
+    told: "A clean end after 40 events, without the marker of a whole answer. An app's own streams have none: there it counts as whole.",
     set: { turn: "truncate_at" },
   },
   {

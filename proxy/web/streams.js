@@ -24,14 +24,16 @@ const opened = new Set();
 
 let held = false;
 let began = null; // when the sidecar started, as it said first
+let named = 0; // characters of an id that name the node, before the 22 of its stream
 let heard = null; // when it last answered, as Date
 let asking = null;
 
 // Asking
 
-async function look() {
+/** Ask, and ask again in a while; what is held still is only asked for anew where something else is `wished`. */
+async function look(wished = false) {
   clearTimeout(asking);
-  if (!document.hidden && !held) await ask();
+  if (!document.hidden && (wished || !held)) await ask();
   clearTimeout(asking);
   asking = setTimeout(look, EVERY);
 }
@@ -62,8 +64,9 @@ function choice() {
 
 function showNotice({ started, draining, version, node }) {
   began ??= started;
+  named = node ? node.length + 1 : 0;
   const since = new Date(started);
-  text(element("sidecar"), [node && `node ${node}`, version, `up ${span((Date.now() - since) / 1000)}`].filter(Boolean).join(" · "));
+  text(element("sidecar"), [node && `node ${node}`, version, `up ${span(Math.max(0, Date.now() - since) / 1000)}`].filter(Boolean).join(" · "));
   if (draining) notice("It drains: no new streams come in, and it ends when those that run have ended, or their time is over.", "alarm");
   else if (started !== began) notice(`It was started anew at ${clock(since)}. What streamed before is gone.`, "accent");
   else element("notice").hidden = true;
@@ -275,6 +278,12 @@ function size(bytes) {
 
 // What the operator does
 
+/** What is typed, but of a whole id, or an event's, as much as is ever shown: it opens the stream, and an address is no place for it. */
+function shown(typed) {
+  const [stream] = typed.trim().split(".");
+  return stream.length >= named + 22 ? stream.slice(0, named + 6) : typed;
+}
+
 /** The view that the address names, so that it can be sent to a colleague. */
 const wanted = new URLSearchParams(location.hash.slice(1));
 for (const [name, value] of wanted) {
@@ -285,9 +294,11 @@ for (const [name, value] of wanted) {
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", () => {
+  const { stream } = form.elements;
+  if (shown(stream.value) !== stream.value) stream.value = shown(stream.value); // else the cursor would move
   const query = new URLSearchParams(choice().filter(([name, value]) => name !== "sort" || value !== "newest"));
   history.replaceState(null, "", String(query) ? `#${query}` : location.pathname);
-  look();
+  look(true);
 });
 
 element("hold").addEventListener("click", () => {

@@ -23,7 +23,7 @@ routes:
 EVERYTHING = """\
 listen: unix:/run/sidecar.sock
 tls: {cert: /etc/tls/cert.pem, key: /etc/tls/key.pem}
-admin: {listen: "[::1]:9000"}
+admin: {listen: "[::1]:9000", hosts: [Ops.example.com]}
 node: edge-1
 keepalive: 90s
 store: {memory: {max_bytes: 1GiB, tombstones: 10, tombstone_keep: 1h}}

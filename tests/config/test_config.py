@@ -42,7 +42,7 @@ def test_every_setting(everything: str) -> None:
     assert parse(everything, environ={}) == Config(
         listen="unix:/run/sidecar.sock",
         tls=Tls(cert="/etc/tls/cert.pem", key="/etc/tls/key.pem"),
-        admin=Admin(listen="[::1]:9000"),
+        admin=Admin(listen="[::1]:9000", hosts=("ops.example.com",)),
         node="edge-1",
         keepalive=90.0,
         store=Store(memory=MemoryStore(max_bytes=1 << 30, tombstones=10, tombstone_keep=3600.0)),

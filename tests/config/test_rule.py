@@ -80,7 +80,7 @@ Faults = Callable[..., list[str]]
         ("drian: 5s", "drian: unknown key; did you mean `drain`?"),
         ("heartbeat: 5s", "heartbeat: unknown key; did you mean `defaults.heartbeat`?"),
         ("zzz: 5s", "zzz: unknown key"),
-        ("admin: {port: 1}", "admin.port: unknown key; the keys here are listen"),
+        ("admin: {port: 1}", "admin.port: unknown key; the keys here are listen, hosts"),
         ("store: {redis: x}", "store.redis: unknown key; the keys here are memory"),
         ("defaults: {idle: 5s}", "defaults.idle: unknown key; did you mean `timeouts.idle`?"),
         ("defaults: {path: /x}", "defaults.path: unknown key"),

@@ -29,4 +29,5 @@ async def test_looking_at_the_page_leaves_no_trace(start_command: StartCommand) 
     url = await command.url()
     assert (await ask(url, "/_playground/playground.js")).status == 200
     assert (await ask(url, "/_playground/none.js")).status == 404
+    assert (await ask(url, "/_playground/")).header("location") == "../_playground"
     assert await (await ask(url, "/_provider/requests")).json() == []

@@ -187,6 +187,40 @@ async def test_a_browser_gets_the_page_and_curl_the_list(sidecar: Sidecar) -> No
 
 
 @pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9090", 200),
+        ("[::1]:9090", 200),
+        ("localhost:9090", 200),
+        ("sidecar", 200),
+        ("sidecar.team.svc.cluster.local", 200),
+        ("ops.example.com", 200),
+        ("Admin.example.com:9090", 200),
+        ("rebound.example.net", 403),
+        ("127.0.0.1.example.net:9090", 403),
+    ],
+)
+async def test_no_page_reads_it_under_a_name_of_its_own(
+    host: str, status: int, start_sidecar: StartSidecar
+) -> None:
+    """The attack: a page's name resolves to 127.0.0.1 a moment later, and what is there is its own origin."""
+    admin = {"listen": "127.0.0.1:0", "hosts": ["admin.example.com"]}
+    sidecar = await start_sidecar("http://127.0.0.1:9", hosts=["ops.example.com"], admin=admin)
+    answer = await ask(sidecar.admin_url, "/streams", headers={"Host": host})
+    assert answer.status == status
+    assert (b"'admin.hosts'" in await answer.body()) is (status == 403)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/streams", "/streams?sort=odd", "/none"])
+async def test_nothing_is_for_pages_of_others(sidecar: Sidecar, path: str) -> None:
+    """Not as a script or an image either, and whatever the status."""
+    answer = await ask(sidecar.admin_url, path)
+    assert answer.header("x-content-type-options") == "nosniff"
+    assert answer.header("cross-origin-resource-policy") == "same-origin"
+    assert answer.header("access-control-allow-origin") is None
+
+
+@pytest.mark.parametrize(
     ("name", "content_type"),
     [
         ("streams.js", "text/javascript; charset=utf-8"),

@@ -25,7 +25,7 @@ from tests.support.browser import launched
 from tests.support.origin import PATIENCE
 
 #: What Chromium says by itself of an answer that breaks off or is an error; no page can prevent it.
-EXPECTED = ("net::ERR_INCOMPLETE_CHUNKED_ENCODING", "the server responded with a status of 4")
+EXPECTED = ("net::ERR_INCOMPLETE_CHUNKED_ENCODING", "the server responded with a status of 429")
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ async def test_heartbeats_are_marked(open_tab: OpenTab, demo_site: DemoSite) -> 
             "responses",
             r"Told of a broken end \(upstream_error\): The demo provider was asked to fail",
         ),
-        ("refuses", "chat", r"No stream: The demo provider was asked to fail here\."),
+        ("refuses", "chat", r"No stream: 429, The demo provider was asked to fail here\."),
     ],
 )
 async def test_a_broken_end_is_told(
@@ -234,6 +234,44 @@ async def test_a_broken_end_is_told(
     await start(tab, route=route, preset=preset, interval=1)
     assert re.match(told, await verdict(tab))
     assert await tab.page.get_attribute(".verdict", "data-tone") == "alarm"
+
+
+async def test_a_refusal_is_named_by_its_status(open_tab: OpenTab, demo_site: DemoSite) -> None:
+    """Where a status is all that came, the end is called by it."""
+    tab = await open_tab(demo_site.playground)
+    for over in ("sse", "websocket"):
+        await start(tab, preset="refuses", over=over)
+        assert (await verdict(tab)).count("429") == 1
+        assert await tab.page.inner_text(".badge") == "ended: 429"
+
+
+async def test_an_error_that_an_app_tells_is_not_passed_over(open_tab: OpenTab, demo_site: DemoSite) -> None:
+    """Its stream is complete to the sidecar, which knows nothing of its events; the page tells it."""
+    tab = await open_tab(demo_site.playground)
+    await start(tab, preset="error", interval=1)
+    told = await verdict(tab)
+    assert told.startswith("Complete. The app told of an error: ")
+    assert "Nothing lost: 41 events" in told
+    assert await tab.page.get_attribute(".verdict", "data-tone") == "alarm"
+
+
+async def test_what_is_remembered_is_bounded(open_tab: OpenTab, demo_site: DemoSite) -> None:
+    """In events and in characters: a stream of large ones does not fill the browser's memory."""
+    tab = await open_tab(demo_site.playground)
+    kept = await tab.see(
+        """async () => {
+          const { MOST_CHARACTERS, Record } = await import("/_playground/record.js");
+          const record = new Record(0);
+          const data = "x".repeat(1_000_000);
+          for (let seq = 1; seq <= 100; seq += 1) record.add({ at: seq, seq, id: "", data });
+          return [record.characters <= 2 * MOST_CHARACTERS, record.data.length, record.forgotten,
+                  record.data.join("").length === record.characters, record.arrivals.length];
+        }"""
+    )
+    assert kept[0] is True
+    assert kept[1] + kept[2] == 100
+    assert 0 < kept[1] < 20
+    assert kept[3:] == [True, kept[1]]
 
 
 async def test_awkward_bytes_make_no_difference(open_tab: OpenTab, demo_site: DemoSite) -> None:
@@ -330,6 +368,20 @@ async def test_everything_is_within_reach_of_the_keyboard(
     assert (await verdict(tab)).startswith("Cancelled. Resumed after ")
 
 
+async def test_nothing_moves_under_the_hand(open_tab: OpenTab, demo_site: DemoSite) -> None:
+    """A preset that is chosen stands out where it stands, and a pane that is closed gives the focus back."""
+    tab = await open_tab(demo_site.playground)
+    places = "[...document.querySelectorAll('.pills label')].map((it) => [it.offsetLeft, it.offsetTop])"
+    before = await tab.see(places)
+    await choose(tab, preset="error")
+    assert await tab.see(places) == before
+
+    await start(tab, tokens=3, interval=1)
+    await tab.page.get_by_role("button", name="Close: First viewer").focus()
+    await tab.page.keyboard.press("Enter")
+    assert await tab.see("document.activeElement.id") == "start"
+
+
 async def test_a_small_screen_is_wide_enough(open_tab: OpenTab, demo_site: DemoSite) -> None:
     """360 pixels: nothing sticks out, before and after, and the buttons are where the thumb is."""
     tab = await open_tab(demo_site.playground, viewport={"width": 360, "height": 700})
@@ -379,7 +431,12 @@ async def test_a_stream_does_not_flood_a_screen_reader(open_tab: OpenTab, demo_s
     await tab.page.click("#drop")
     await verdict(tab)
     spoken = await tab.see("spoken")
-    assert [sentence.split()[2] for sentence in spoken] == ["Connection", "Resumed", "Complete."]
+    assert [sentence.split()[2] for sentence in spoken] == [
+        "Streaming.",
+        "Connection",
+        "Resumed",
+        "Complete.",
+    ]
     live = await tab.see(
         "[...document.querySelectorAll('[aria-live], [role=log], [role=status]')].map(({id}) => id)"
     )

@@ -123,6 +123,19 @@ async def test_a_stream_that_nobody_reads(open_tab: OpenTab, demo_site: DemoSite
         await cancel(demo_site, answer)
 
 
+async def test_a_whole_id_is_cut_to_what_is_shown(open_tab: OpenTab, demo_site: DemoSite) -> None:
+    """Somebody who pastes one finds the stream, and no address keeps what opens it."""
+    tab = await open_tab(demo_site.sidecar.admin_url)
+    answer = await begin(demo_site)
+    stream = answer.header("stream-id") or ""
+    await until_row(tab, short_id(answer))
+    await tab.page.fill("[name=stream]", f" {stream}.17")
+    assert await tab.page.input_value("[name=stream]") == short_id(answer)
+    assert tab.page.url.endswith(f"#stream={short_id(answer)}")
+    await until_row(tab, short_id(answer), state="live")
+    await cancel(demo_site, answer)
+
+
 async def test_the_address_is_the_view(open_tab: OpenTab, demo_site: DemoSite) -> None:
     """A colleague who gets it sees the same; nothing that fits is said, too."""
     tab = await open_tab(f"{demo_site.sidecar.admin_url}/#route=events&state=paused&sort=bytes")
@@ -189,6 +202,8 @@ async def test_an_open_row_stays_where_the_reader_is(open_tab: OpenTab, demo_sit
     held = await cells(tab, short_id(answer))
     await asyncio.sleep(1.3)  # longer than it takes to look again
     assert await cells(tab, short_id(answer)) == held
+    await tab.page.select_option("[name=state]", "paused")  # that is a wish, and held still from then on
+    await tab.until("!document.getElementById('none').hidden")
     await cancel(demo_site, answer)
 
 
