@@ -21,8 +21,11 @@ The way of one event, from the upstream's socket to a client's:
 
 A WebSocket of the upstream's own passes through ``server.tunnel``, untouched.
 
-``server.app`` puts it together from ``config``; ``store`` bounds all logs.
-Imports run one way: errors, stream → dialects → config → store, telemetry → server → cli.
+``server.app`` puts it together from ``config``; ``store`` bounds all logs. What browsers load is in ``web``.
+Beside the way of events stand ``doctor``, which examines any stream from where its readers are, ``chat``, and
+``demo``, a provider to try it all with.
+Imports run one way: errors, stream → dialects → config, web → store, telemetry → server → demo, chat, doctor
+→ cli.
 """
 
 __version__ = "0.1.0"

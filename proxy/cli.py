@@ -1,8 +1,9 @@
-"""The command ``sse-sidecar``: serve, demo, check, schema, chat."""
+"""The command ``sse-sidecar``: serve, demo, check, schema, chat, doctor."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -57,7 +58,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     config = load(options.config)
-    print(f"{options.config}: good. {len(config.upstreams)} upstreams; routes in order:")
+    upstreams = len(config.upstreams)
+    print(f"{options.config}: good. {upstreams} upstream{'s' * (upstreams != 1)}; routes in order:")
     for route in config.routes:
         guarded = " (spends a credential)" if config.upstreams[route.upstream].injects_credentials else ""
         methods = ",".join(route.methods) if route.methods is not None else "any method"
@@ -91,9 +93,9 @@ def _chat(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from proxy.doctor.command import doctor
-    from proxy.server.run import run
 
-    return run(doctor(options))
+    # uvloop now and then complains on stderr of a TLS connection that was dropped on purpose.
+    return asyncio.run(doctor(options))
 
 
 def _missing(error: ModuleNotFoundError) -> int:

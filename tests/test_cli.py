@@ -15,7 +15,7 @@ import pytest
 from proxy import __version__
 from tests.conftest import StartCommand, eventually
 from tests.support.client import ask
-from tests.support.command import PROJECT, Command
+from tests.support.command import PROJECT, Command, write_config
 
 GOOD = """\
 listen: 127.0.0.1:0
@@ -72,6 +72,13 @@ async def test_check_shows_the_routes_of_a_good_file(tmp_path: Path, start_comma
     ]
     assert rest.split() == ["rest", "any", "method", "/{tail:.*}", "→", "app"]
     assert "sk-secret" not in command.output
+
+
+async def test_check_counts_one_upstream_in_english(tmp_path: Path, start_command: StartCommand) -> None:
+    """It is the first line that a new user sees."""
+    file = write_config(tmp_path, "http://127.0.0.1:3000")
+    _, command = await done(start_command, "check", file)
+    assert command.output.splitlines()[0] == f"{file}: good. 1 upstream; routes in order:"
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

@@ -1,4 +1,4 @@
-"""What happened to a stream, told three ways: metrics, one log line, and (later) traces.
+"""What happened to a stream, told two ways: metrics, and one log line.
 
 Nothing here is called per event. A relay counts in plain integers, in the ``RouteStats`` that all
 streams of its route share (``counters``); Prometheus reads them when it scrapes (``exposition``), and

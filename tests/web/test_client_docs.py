@@ -1,4 +1,4 @@
-"""The examples of docs/client.md, as modules in a page: each shows what it promises."""
+"""The examples of docs/client.md and of the README, as modules in a page: each shows what it promises."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tests.web.conftest import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MANUAL = Path(__file__).parents[2] / "docs" / "client.md"
+README = Path(__file__).parents[2] / "README.md"
+MANUAL = README.parent / "docs" / "client.md"
 
 
-def example(heading: str) -> str:
-    """The script under a heading."""
-    section = MANUAL.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    (script,) = re.findall(r"^```js\n(.*?)^```$", section, re.M | re.S)
+def example(heading: str, page: Path = MANUAL) -> str:
+    """The script under a heading that reads with the module."""
+    section = page.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    (script,) = re.findall(r"^```js\n(import .*?)^```$", section, re.M | re.S)
     assert isinstance(script, str)
     assert len(script.splitlines()) <= 12
     return script
@@ -40,6 +41,15 @@ async def test_the_whole_text_is_shown(site: Site, shared_browser: Browser, head
     """The demo's answer stands on the page, to the last word."""
     page = await site.open(shared_browser)
     await run(page, example(heading))
+    await page.wait_for_function(shows(expected_text()))
+
+
+async def test_the_readme_s_example_shows_the_whole_text(site: Site, shared_browser: Browser) -> None:
+    """Although the connection is lost on the way."""
+    page = await site.open(shared_browser)
+    await run(page, example("Resume in a browser", README))
+    await page.wait_for_function("document.querySelector('#output').textContent.length > 20")
+    site.wire.cut()
     await page.wait_for_function(shows(expected_text()))
 
 
