@@ -375,7 +375,9 @@ class Demo:
     def here(self, text: str) -> str:
         """Text of the README with this demo's ports, and files in a directory of its own."""
         moved = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
-        return moved.replace(":9090", f":{self.admin_port}").replace("/tmp/", f"{self.directory}/")
+        moved = moved.replace(":9090", f":{self.admin_port}").replace("/tmp/", f"{self.directory}/")
+        ours = f"PYTHONPATH={shlex.quote(str(PROJECT))} {shlex.quote(sys.executable)} -m proxy"
+        return moved.replace(".venv/bin/sse-sidecar", ours)
 
 
 def free_port() -> int:
@@ -453,6 +455,7 @@ TRIES: tuple[tuple[str, str], ...] = (
     ("/state", r'"state": "finished", "reason": "cancelled"'),
     ("drop_at=7", r'\.7\ndata: \{"id".*\.8\ndata: \{"error":\{"message".*"code":"truncated"\}\}'),
     ("/api/events", r"id: 1\n.*event: tick.*id: 3\n.*timed out after.*id: 6\n.*number.*timed out after"),
+    ("doctor", r"ok +buffering .*\n0 faults, 0 warnings"),
     (":9090", r'\{"streams": \[\{"stream": "\S{6}".*# TYPE sidecar_active_streams gauge'),
 )
 

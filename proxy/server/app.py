@@ -73,8 +73,9 @@ class Sidecar:
     async def start(self) -> None:
         """Listen."""
         self.telemetry.configure(self.config)
-        self.telemetry.process.config_loaded_at = time.time()
         self.hub = Hub(self.config, self.telemetry)
+        process = self.telemetry.process
+        process.started = process.config_loaded_at = self.hub.started.timestamp()
         self._upstreams = self._reconciled(self.config)
         self.gateway = Gateway(self.hub, self.config, self._upstreams)
         self._front = Front(

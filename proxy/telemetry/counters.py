@@ -120,11 +120,12 @@ class RouteStats:
 class ProcessStats:
     """Everything counted that is no route's."""
 
-    __slots__ = ("config_loaded_at", "draining", "misrouted", "reloads", "upstream_errors")
+    __slots__ = ("config_loaded_at", "draining", "misrouted", "reloads", "started", "upstream_errors")
 
     def __init__(self) -> None:
         self.reloads: Counter[str] = Counter()  # by outcome
-        self.config_loaded_at = 0.0  # seconds since the epoch
+        self.started = 0.0  # seconds since the epoch
+        self.config_loaded_at = 0.0  # the same
         self.draining = False
         self.upstream_errors: Counter[tuple[str, str]] = Counter()  # (upstream, kind)
         self.misrouted = 0  # requests for a stream that another node holds

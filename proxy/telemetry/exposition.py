@@ -88,6 +88,8 @@ def of_process(process: ProcessStats) -> Iterator[Metric]:
         "sidecar_config_loaded_timestamp_seconds", "When the configuration in force was loaded",
         value=process.config_loaded_at,
     )  # fmt: skip
+    # The name that Prometheus wants for it, whatever the program.
+    yield GaugeMetricFamily("process_start_time_seconds", "When the sidecar started", value=process.started)
     yield GaugeMetricFamily("sidecar_draining", "1 while shutting down", value=float(process.draining))
 
 

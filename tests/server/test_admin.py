@@ -20,6 +20,7 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 #: Every family, and its type.
 FAMILIES = {
+    "process_start_time_seconds": "gauge",
     "sidecar_active_streams": "gauge",
     "sidecar_cancels": "counter",
     "sidecar_config_loaded_timestamp_seconds": "gauge",

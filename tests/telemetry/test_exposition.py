@@ -75,7 +75,8 @@ def test_a_scrape_can_be_read() -> None:
     telemetry.store = lambda: StoreFigures(1, 2, 3, 4, 5)
     families = list(text_string_to_metric_families(generate_latest(telemetry.registry).decode()))
     assert len(families) == len({family.name for family in families}) > 20
-    assert all(family.name.startswith("sidecar_") and family.documentation for family in families)
+    assert all(family.name.startswith(("sidecar_", "process_")) for family in families)
+    assert all(family.documentation for family in families)
 
 
 def test_nothing_is_counted_in_vain() -> None:
@@ -130,11 +131,13 @@ def test_the_process() -> None:
     assert shown(telemetry, "sidecar_log_bytes") is None
     telemetry.process.draining = True
     telemetry.process.reloads["refused"] += 1
+    telemetry.process.started = 1_600_000_000
     telemetry.process.config_loaded_at = 1_700_000_000
     telemetry.process.upstream_errors["origin", "upstream-timeout"] += 2
     telemetry.store = lambda: StoreFigures(bytes=1, max_bytes=2, streams=3, tombstones=4, evicted=5)
     assert shown(telemetry, "sidecar_draining") == 1
     assert shown(telemetry, "sidecar_config_reloads_total", outcome="refused") == 1
+    assert shown(telemetry, "process_start_time_seconds") == 1_600_000_000
     assert shown(telemetry, "sidecar_config_loaded_timestamp_seconds") == 1_700_000_000
     assert shown(telemetry, "sidecar_upstream_errors_total", upstream="origin", kind="upstream-timeout") == 2
     names = ("log_bytes", "log_max_bytes", "logs", "tombstones", "log_evictions_total")
