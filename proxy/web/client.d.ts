@@ -62,14 +62,20 @@ export interface Answer<T = any> extends AsyncIterable<StreamEvent<T>> {
   readonly opened: Promise<Head>;
   /** The stream's id, once it is known. */
   readonly stream: string | null;
-  /** The number of the newest event that was read. `{ stream, after: seq }` goes on behind it, in another page too. */
+  /**
+   * The number of the event that was handed on last. `{ stream, after: seq }` goes on behind it, in another page too.
+   * `perFrame` takes events ahead of its loop: there, go by the `seq` of the last event of the bundle.
+   */
   readonly seq: number;
   readonly state: State;
   /** Null until it has ended. */
   readonly end: End | null;
-  /** Stops the stream itself, for all its readers. The iteration ends at once; resolves when the sidecar has confirmed. */
+  /**
+   * Stops the stream itself, for all its readers, also when this one has left or given up. The iteration ends at once;
+   * resolves with the stream's end when the sidecar has confirmed it. What a loop has thrown stays in `end`.
+   */
   cancel(): Promise<End>;
-  /** Loses the connection now, as a network would, and resumes. */
+  /** Loses the connection now, or an attempt at the next one, as a network would, and resumes. */
   drop(): void;
 }
 
@@ -90,7 +96,7 @@ interface Options {
   /** Closes the connection; the stream itself goes on for its `linger`. */
   signal?: AbortSignal;
   retry?: Retry;
-  /** After so many ms without a byte, a connection counts as lost, where it can be resumed; 60,000. */
+  /** A connection that can be resumed counts as lost after so many ms without a byte, or an answer; 60,000. */
   silence?: number;
   observe?(observation: Observation): void;
 }
@@ -144,7 +150,7 @@ export class StreamError extends Error {
   /** What HTTP said, and the body of that answer. */
   readonly status?: number;
   readonly body?: string;
-  /** The stream, and the number of the newest event that came. */
+  /** The stream, and the number of the event that was handed on last. */
   readonly stream?: string | null;
   readonly seq?: number;
   /** Whether the same may succeed a little later, and after how many ms. */

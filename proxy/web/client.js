@@ -34,8 +34,9 @@ const GONE = [404, 410];
 /** A WebSocket's close codes that would only come again: a protocol or a policy broken, a message too big. */
 const FINAL_CODES = [1002, 1003, 1007, 1008, 1009, 1010];
 
-/** No wait is longer, whatever a server asks for: an hour, in ms. */
+/** No wait is longer, whatever a server asks for: an hour, in ms. And the longest that a timer counts. */
 const LONGEST_WAIT = 3_600_000;
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The pause before the rest of a stream that is over, in ms: browsers lose what comes together with a broken end. */
 const HURRIED_DELAY = 50;
@@ -168,6 +169,7 @@ class Answer {
   #wake = null; // ends a pause
   #taken = false; // whether somebody reads the events
   #stopped = false; // whether the reader ended it
+  #over = false; // whether the stream itself is known to have ended
   #cancelling = null;
   #abort = () => this.#stop("aborted");
 
@@ -197,14 +199,14 @@ class Answer {
     };
   }
 
-  /** Stops the stream itself, for all its readers; resolves with `end` when the sidecar has confirmed it. */
+  /** Stops the stream itself, for all its readers; resolves with its end when the sidecar has confirmed it. */
   cancel() {
     return (this.#cancelling ??= this.#cancel());
   }
 
-  /** Loses the connection, as a network would. */
+  /** Loses the connection, or the attempt at the next one, as a network would. */
   drop() {
-    if (this.state === "open") this._lose("drop()");
+    if (this.state === "open" || this.state === "waiting") this._lose("drop()");
   }
 
   // What a subclass has: yield events in arrays; lose the connection, or end it for good; stop the stream.
@@ -244,11 +246,11 @@ class Answer {
     this.#attempt = 0;
   }
 
-  /** Notes that events are missing. */
+  /** Notes that events are missing; returns the number of the last of them, or 0 where nobody knows it. */
   _skip(gap) {
     const { from, to } = gap ?? {};
     this._tell("gap", { from, to });
-    if (Number.isInteger(to)) this.seq = Math.max(this.seq, to);
+    return Number.isInteger(to) ? to : 0;
   }
 
   /** Tries until it works, after a pause each time; `atOnce` leaves out the first. Throws what will not pass. */
@@ -280,6 +282,7 @@ class Answer {
 
   /** Ends with what is known of the stream's end. Throws StreamError where something is missing. */
   _conclude(end) {
+    this.#over = true;
     this.#finish(end);
     if (GOOD_ENDS.includes(end.reason)) return;
     throw this._error(end.reason, end.message ?? `the stream ended: ${end.reason}`);
@@ -298,6 +301,7 @@ class Answer {
       for await (const batch of this._batches()) {
         for (const event of batch) {
           if (this.#stopped) break;
+          this.seq = event.seq;
           yield event;
         }
         if (this.#stopped) break;
@@ -309,12 +313,13 @@ class Answer {
   }
 
   async #cancel() {
-    if (this.end && !this.#stopped) return this.end;
-    const told = this._cancel(); // also where the reader has left: the stream may run on
+    if (this.end && (this.#over || !this.stream)) return this.end;
+    const told = this._cancel(); // also where the reader has left, or given up: the stream may run on
     this.#stop("cancelled");
     try {
-      const { reason, ...rest } = await told;
-      return Object.assign(this.end, rest, { reason: reason ?? "cancelled" });
+      const known = await told;
+      const end = { ...known, reason: known.reason ?? "cancelled" };
+      return this.#stopped ? Object.assign(this.end, end) : end; // what the loop threw is still how it ended
     } catch (error) {
       this.#cancelling = null;
       throw this._error("cancel-failed", `the stream may run on: ${error.message}`, { cause: error });
@@ -344,6 +349,7 @@ class Answer {
     this._hangUp();
     this.#become("closed");
     this._tell("end", { reason: end.reason, message: end.message });
+    this.#observe = null; // that was the last word
   }
 
   /** Waits: twice as long each time, and not as long as others do; without a network, until there is one. */
@@ -376,6 +382,7 @@ class Answer {
 class StreamAnswer extends Answer {
   #fetch;
   #url;
+  #named; // the origins that the caller named: its headers are for them
   #init;
   #again; // the same request for what followed: GET, without the body and what described it
   #feed;
@@ -384,7 +391,7 @@ class StreamAnswer extends Answer {
   #home = null; // the stream's own address
   #recorded = true; // whether it can be read there
   #position = 0; // the number of the newest event of this connection
-  #lastEventId = "";
+  #lastEventId;
   #line = new AbortController(); // of the connection
   #lost = null; // why we ended it
   #comeAgain = false; // whether all that it brought was when to come again
@@ -402,11 +409,13 @@ class StreamAnswer extends Answer {
     const sent = new Headers(headers);
     if (!sent.has("Accept")) sent.set("Accept", "text/event-stream");
     if (isPlain(body) && !sent.has("Content-Type")) sent.set("Content-Type", "application/json");
+    this.#lastEventId = sent.get("Last-Event-ID") ?? "";
     const content = isPlain(body) ? JSON.stringify(body) : body;
     this.#init = { cache: "no-store", ...init, method: method.toUpperCase(), headers: sent, body: content };
     this.#again = { ...this.#init, method: "GET", headers: withoutBody(sent), body: undefined, duplex: undefined };
     if (feed && this.#init.method !== "GET") throw new TypeError("a feed is asked for again: only a GET can be");
     if (stream) this.#home = base === undefined ? homeOf(stream, this.#url) : new URL(pathOf(stream), locate(base));
+    this.#named = [this.#url, this.#home ?? this.#url].map(({ origin }) => origin);
     this._begin(() => {
       if (stream) return this._persist(() => this.#resume(), true);
       return feed ? this._persist(() => this.#ask(), true) : this.#ask();
@@ -416,23 +425,23 @@ class StreamAnswer extends Answer {
   async *_batches() {
     for (let response = await this._first; response; ) {
       const clean = response.status === 204 || (yield* this.#read(response));
-      this._checkGoing();
       response = await this.#next(clean);
     }
+    this._conclude({ reason: "closed" }); // a feed's 204; where it is known better, it has ended before
   }
 
-  /** Sends the request: at first as it was given, later as an EventSource would send it again. */
-  #ask() {
-    if (!this._head) return this.#request(this.#url, this.#init);
+  /** Sends the request: at first as it was given, later as an EventSource would send it again. Null ends a feed. */
+  async #ask() {
     const headers = new Headers(this.#again.headers);
     if (this.#lastEventId) headers.set("Last-Event-ID", this.#lastEventId);
-    return this.#request(this.#url, { ...this.#again, headers });
+    const response = await this.#request(this.#url, this._head ? { ...this.#again, headers } : this.#init);
+    return this.#feed && response.status === 204 ? null : response;
   }
 
   #resume() {
     const address = new URL(this.#home);
     address.searchParams.set("after", this.#fromNow ? "now" : String(this.seq));
-    return this.#request(address, this.#again);
+    return this.#inTime(this.#request(address, this.#again)); // a sidecar answers it at once
   }
 
   /** One request that is answered with a stream, or with nothing where that is an answer. Throws StreamError. */
@@ -447,12 +456,15 @@ class StreamAnswer extends Answer {
   }
 
   async #send(url, init) {
+    this._checkGoing();
     this.#lost = null;
+    this.#comeAgain = false;
     this.#line = new AbortController();
     try {
       return await this.#fetch(url, { ...init, signal: this.#line.signal });
     } catch (cause) {
-      throw this._error("unreachable", `no answer from ${url}: ${cause.message}`, { cause, recoverable: true });
+      const why = this.#lost ?? cause.message;
+      throw this._error("unreachable", `no answer from ${url}: ${why}`, { cause, recoverable: true });
     }
   }
 
@@ -478,7 +490,7 @@ class StreamAnswer extends Answer {
     const stream = response.headers.get("Stream-Id");
     if (!stream) return;
     const follows = stream === this.stream && !this.#fromNow;
-    this.#position = Number(response.headers.get("Stream-Resumed-From") ?? (follows ? this.seq : 0));
+    this.#position = Number(response.headers.get("Stream-Resumed-From") ?? (follows ? this.seq : 0)) || 0;
     if (!follows) this.seq = this.#position;
     this.#fromNow = false;
     this._hurried = response.headers.get("Stream-Closed") === "true";
@@ -492,8 +504,8 @@ class StreamAnswer extends Answer {
     else if (!this.#home || stream !== this.stream) this.#home = homeOf(stream, url);
     this.#recorded = resume !== undefined || cancel === undefined;
     this.stream = stream;
-    if (this.#home.origin === this.#url.origin) return;
-    this.#again.headers = new Headers({ Accept: "text/event-stream" }); // the caller's are for whom the caller named
+    const named = this.#named.includes(this.#home.origin);
+    if (!named) this.#again.headers = new Headers({ Accept: "text/event-stream" });
   }
 
   /** Yields what a response brings, read by read; returns whether it ended in good order. */
@@ -530,12 +542,20 @@ class StreamAnswer extends Answer {
 
   /** The next read, or its error. One that takes too long is a loss, where the stream can be resumed. */
   async #piece(reader) {
-    const watched = this.#home && this.#recorded && this.#silence < Infinity;
-    const timer = watched && setTimeout(() => this._lose(`nothing came for ${this.#silence} ms`), this.#silence);
+    const read = reader?.read() ?? Promise.resolve({ done: true });
     try {
-      return (await reader?.read()) ?? { done: true };
+      return await (this.#home && this.#recorded ? this.#inTime(read) : read);
     } catch (error) {
       return { error };
+    }
+  }
+
+  /** What a promise brings. Where that takes too long, the connection counts as lost. */
+  async #inTime(promise) {
+    const late = () => this._lose(`nothing came for ${this.#silence} ms`);
+    const timer = setTimeout(late, Math.min(this.#silence, LONGEST_TIMER));
+    try {
+      return await promise;
     } finally {
       clearTimeout(timer);
     }
@@ -545,16 +565,17 @@ class StreamAnswer extends Answer {
   #event({ lastEventId, id, event, data }, at) {
     const [, stream, digits] = OUR_ID.exec(id ?? "") ?? [];
     if (stream && !this.#home && this.#init.method !== "GET") this.#settle(stream, this.#url, null); // a lost header
-    const made = new StreamEvent({ id: lastEventId, seq: this.seq, event, data, at });
+    const newest = Math.max(this.#position, this.seq); // of all that came: the loop may not have had it yet
+    const made = new StreamEvent({ id: lastEventId, seq: newest, event, data, at });
     if (stream && stream !== this.stream) return made; // the rest of an older one
     if (event === "stream-gap" && id === undefined) {
-      this._skip(made.json);
-      this.#position = made.seq = this.seq;
+      made.seq = this.#position = Math.max(newest, this._skip(made.json));
       return made;
     }
-    this.#position = stream ? Number(digits) : this.#position + 1; // without ids of ours we count, as the sidecar does
-    if (this.#position <= this.seq) return null;
-    this.seq = made.seq = this.#position;
+    const seq = stream ? Number(digits) : this.#position + 1; // without ids of ours we count, as the sidecar does
+    this.#position = Math.max(this.#position, seq);
+    if (seq <= newest) return null;
+    made.seq = seq;
     return made;
   }
 
@@ -565,8 +586,7 @@ class StreamAnswer extends Answer {
     if (end && !this.#feed) return this._conclude(end);
     this.#home = null;
     this._hurried = false;
-    const again = await this._persist(() => this.#ask());
-    return again.status === 204 ? this._conclude({ reason: "closed" }) : again;
+    return this._persist(() => this.#ask());
   }
 
   /** Whether the stream goes on at its own address. A feed begun anew may first bring the rest of the old stream. */
@@ -577,40 +597,44 @@ class StreamAnswer extends Answer {
 
   /** Without such an address: its `end`, or nothing where the request may be sent again. Throws StreamError. */
   #judge(clean) {
-    const { method } = this.#init;
+    const { method, headers } = this.#init;
     if (clean && !(method === "GET" && this.#comeAgain)) return { end: { reason: "closed" } };
-    if (method === "GET" && (this.#feed || this.#lastEventId || this.seq === 0)) return {};
+    const placed = this.#lastEventId && this.#lastEventId !== headers.get("Last-Event-ID"); // the server gave ids
+    if (method === "GET" && (this.#feed || placed || this.seq === 0)) return {};
     throw this._error("broken", `the connection broke behind event ${this.seq}, and the stream cannot be resumed`);
   }
 
   /** The rest of the stream from its own address, as `response`; or its `end`. Throws StreamError. */
   #follow(clean) {
-    let looksWhole = clean;
+    let looksWhole = clean && !this.#comeAgain;
+    let doubtful = false;
     return this._persist(async () => {
-      const end = looksWhole && (await this.#verdict());
-      if (end) return { end };
-      if (looksWhole) this._tell("drop", { after: this.seq, cause: "the connection ended before the stream" });
-      looksWhole = false;
       try {
+        const end = looksWhole && (await this.#verdict(doubtful));
+        if (end) return { end };
+        if (looksWhole) this._tell("drop", { after: this.seq, cause: "the connection ended before the stream" });
+        looksWhole = false;
         const response = await this.#resume();
         return response.status === 204 ? { end: (await this.#verdict()) ?? { reason: "closed" } } : { response };
       } catch (error) {
+        doubtful = true; // a sidecar that went away may be why it ended
         if (this.#feed && GONE.includes(error.status)) return { end: { reason: error.code } };
         throw error;
       }
-    }, clean);
+    }, looksWhole);
   }
 
   /** How the stream ended, by its state; null while it runs or holds more. Throws StreamError. */
-  async #verdict() {
-    const response = await this.#send(`${this.#home}/state`, this.#again);
-    if (!isJson(response)) {
+  async #verdict(doubtful = false) {
+    const response = await this.#inTime(this.#send(`${this.#home}/state`, this.#again));
+    if (!isJson(response) && !isEventStream(response)) {
       const error = await this.#refusal(response);
-      if (error.recoverable) throw error;
+      if (error.recoverable || doubtful) throw error;
       return { reason: "closed" }; // nobody remembers more than that it ended in good order
     }
-    const state = await response.json().catch(() => null);
-    if (!state) throw this._error("unreachable", "half of the stream's state came", { recoverable: true });
+    // An edge without its sidecar tells whoever takes streams to come again, by a stream of nothing but `retry`.
+    const state = await this.#inTime(response.json()).catch(() => null);
+    if (!state) throw this._error("unreachable", "the stream's state did not come", { recoverable: true });
     return state.state === "finished" && state.last <= this.seq ? state : null;
   }
 
@@ -793,7 +817,6 @@ class SocketAnswer extends Answer {
     this._tell("read", { bytes: size, events: Number(fresh) });
     if (!fresh) return [];
     if (event === "stream-gap") this._skip(data);
-    this.seq = seq;
     return [new StreamEvent({ id: upstream_id ?? id, seq, event, data: textOf(data), at })];
   }
 

@@ -152,6 +152,21 @@ test("cancel without a connection opens one to say so", async () => {
   await eventually(async () => (await openAtProvider()) === 0, "the provider's rest");
 });
 
+test("cancel after the reader gave up opens a connection to say so", async (t) => {
+  const heardTypes = [];
+  const url = await peer(t, ({ socket, say, heard }) => {
+    heardTypes.push(heard.type);
+    if (heard.type === "cancel") return say({ type: "end", stream: ID, reason: "cancelled" });
+    if (heard.type === "start") return say({ type: "open", stream: ID, status: 200 }), say(event(1)), socket.close(1001);
+    return socket.close(1013);
+  });
+  const answer = openSocket(url, { ...OPTIONS, retry: { delay: 1, max: 2, attempts: 2 } });
+  await assert.rejects(all(answer), { code: "unreachable", seq: 1 });
+  assert.equal((await soon(answer.cancel())).reason, "cancelled");
+  assert.equal(answer.end.reason, "unreachable");
+  assert.deepEqual(heardTypes, ["start", "resume", "resume", "cancel"]);
+});
+
 test("abort closes the socket and cancels nothing", async () => {
   const controller = new AbortController();
   const answer = openSocket(`${CHAT}?hang_at=2`, { ...OPTIONS, signal: controller.signal });

@@ -56,9 +56,9 @@ test("a body that is an object leaves as JSON by POST; any other leaves as it is
 
 test("heartbeats are told to the observer, and are no events", async () => {
   const told = [];
-  const answer = openStream(`${CHAT}?first_delay=0.3&tokens=1`, { body: ASK, observe: (record) => told.push(record) });
+  const answer = openStream(`${CHAT}?first_delay=0.5&tokens=1`, { body: ASK, observe: (record) => told.push(record) });
   assert.equal((await all(answer)).length, 4);
-  assert.ok(told.filter(({ type, comment }) => type === "heartbeat" && comment === "ping").length >= 2);
+  assert.ok(told.filter(({ type, comment }) => type === "heartbeat" && comment === "ping").length >= 1);
   assert.deepEqual(told.filter(({ type }) => type === "state").map(({ state }) => state), ["open", "closed"]);
   const reads = told.filter(({ type }) => type === "read");
   assert.ok(reads.every(({ bytes, at }) => bytes > 0 && at > 0));
@@ -275,6 +275,42 @@ test("faults of an edge pass: it is asked again, and Retry-After is obeyed", asy
   assert.ok(times[2] - times[1] >= 1000);
 });
 
+for (const how of ["break", "end"]) {
+  const away = (res, number) => {
+    if (number < 2 || number > 4) return false;
+    stream(res);
+    res.end("retry: 5\n\n"); // to a resume as to the stream's state, as the shipped edges do
+    return true;
+  };
+
+  test(`an edge without its sidecar, which tells to come again, is no end: it goes on (${how})`, async (t) => {
+    const { url } = await edge(t, ({ res, pass, number }) => away(res, number) || pass(number === 1 ? { after: 1500, how } : {}));
+    const answer = openStream(`${url}/v1/chat/completions?interval=0`, { body: ASK, ...QUICK });
+    assert.deepEqual((await all(answer)).map((event) => event.seq), upTo(WHOLE));
+    assert.equal(answer.end.reason, "complete");
+  });
+
+  test(`nor is a restarted sidecar's 404 behind it: that is an error (${how})`, async (t) => {
+    const { url } = await edge(t, ({ req, res, pass, number }) => {
+      if (number > 4) req.url = req.url.replace(/node-1-[\w-]{22}/, "x".repeat(22));
+      return away(res, number) || pass(number === 1 ? { after: 1500, how } : {});
+    });
+    const answer = openStream(`${url}/v1/chat/completions?interval=0`, { body: ASK, ...QUICK });
+    await assert.rejects(all(answer), { code: "unknown-stream", status: 404 });
+    assert.equal(answer.end.reason, "unknown-stream");
+  });
+}
+
+test("an edge that never stops telling to come again is given up, as one that nothing comes through", async (t) => {
+  const { url } = await edge(t, ({ res, pass, number }) => {
+    if (number === 1) return pass({ after: 1500, how: "end" });
+    stream(res);
+    return res.end("retry: 1\n\n");
+  });
+  const answer = openStream(`${url}/v1/chat/completions?interval=0`, { body: ASK, retry: { delay: 1, max: 2, attempts: 3 } });
+  await assert.rejects(soon(all(answer)), { code: "unreachable" });
+});
+
 test("after some attempts in vain it gives up, and says where it stood", async (t) => {
   const { url, requests } = await edge(t, ({ req, res, pass, number }) =>
     number === 1 ? pass({ after: 2000 }) : res.writeHead(503).end("full"),
@@ -357,6 +393,31 @@ test("a silent connection is lost, where it can be resumed", async (t) => {
   assert.ok(requests.length >= 2);
 });
 
+test("a resume that is never answered is lost, too; so is a state that is not, or not wholly", async (t) => {
+  const hanging = [];
+  const { url, requests } = await edge(t, ({ req, res, pass, number }) => {
+    if (number === 1) return pass({ after: 1500 });
+    if (number === 3) return pass({ after: 1500, how: "end" });
+    if (![2, 4, 5].includes(number)) return pass();
+    hanging.push(new URL(req.url, url).pathname.split("/").at(-1) === "state" ? "state" : "resume");
+    return number === 5 && (res.writeHead(200, { "Content-Type": "application/json" }), res.write("{"));
+  });
+  const answer = openStream(`${url}/v1/chat/completions?interval=0`, { body: ASK, silence: 300, ...QUICK });
+  const events = await soon(all(answer));
+  assert.deepEqual(events.map((event) => event.seq), upTo(WHOLE));
+  assert.deepEqual(hanging, ["resume", "state", "state"]);
+  assert.ok(requests.length > 5);
+});
+
+test("drop gives up an attempt that hangs, also where silence is no loss", async (t) => {
+  const { url, requests } = await edge(t, ({ pass, number }) => number !== 2 && pass(number === 1 ? { after: 1500 } : {}));
+  const answer = openStream(`${url}/v1/chat/completions?interval=0`, { body: ASK, silence: Infinity, ...QUICK });
+  const reading = all(answer);
+  await eventually(() => requests.length === 2, "the attempt that hangs");
+  answer.drop();
+  assert.deepEqual((await soon(reading)).map((event) => event.seq), upTo(WHOLE));
+});
+
 for (const [what, path, body] of [
   ["with ids", "/v1/chat/completions?interval=0", ASK],
   ["that are counted", "/v1beta/models/gemini:streamGenerateContent?alt=sse&interval=0", { contents: [] }],
@@ -408,6 +469,17 @@ for (const [what, options] of [["a POST", { body: {} }], ["a GET without ids", {
     assert.equal(requests.length, 1);
   });
 }
+
+test("the caller's own Last-Event-ID is kept until the server gives one, and is no place behind events without", async (t) => {
+  const { url, requests } = await serve(t, (req, res, number) => {
+    stream(res);
+    res.write(number === 1 ? ": hello\n" : "data: 1\n\n");
+    setTimeout(() => res.destroy(), 20);
+  });
+  const answer = openStream(url, { headers: { "Last-Event-ID": "42" }, ...QUICK });
+  await assert.rejects(all(answer), { code: "broken", seq: 1 });
+  assert.deepEqual(requests.map((req) => req.headers["last-event-id"]), ["42", "42"]);
+});
 
 test("so is a stream that the sidecar does not record; whole, it is whole", async (t) => {
   await origin(t, (req, res) => {
@@ -489,6 +561,15 @@ test("without feed, a GET that is over is over: a chat does not run twice", asyn
   assert.equal(requests.length, 1);
 });
 
+test("a feed whose first answer is 204 is over, as an EventSource is", async (t) => {
+  const { url, requests } = await serve(t, (req, res) => res.writeHead(204).end());
+  const answer = openStream(url, { feed: true, ...QUICK });
+  assert.deepEqual(await all(answer), []);
+  assert.equal((await answer.opened).status, 204);
+  assert.equal(answer.end.reason, "closed");
+  assert.equal(requests.length, 1);
+});
+
 test("only a GET can be a feed", () => {
   assert.throws(() => openStream(SIDECAR, { feed: true, body: {} }), TypeError);
 });
@@ -547,6 +628,35 @@ test("so it does where it is dropped before anything came", async (t) => {
   }
 });
 
+test("seq is what the loop has had, also where many events come in one read; one that comes twice there comes once", async (t) => {
+  const id = "abcdefghijklmnopqrstuv";
+  const { url } = await serve(t, (req, res) => {
+    stream(res, { "Stream-Id": id });
+    res.write([1, 2, 3, 2, 3, 4, 5].map((n) => `id: ${id}.${n}\ndata: ${n}\n\n`).join(""));
+  });
+  const reads = [];
+  const answer = openStream(url, { observe: ({ type, events }) => type === "read" && reads.push(events) });
+  const had = [];
+  for await (const { seq } of answer) {
+    had.push([seq, answer.seq]);
+    if (seq === 4) break;
+  }
+  assert.deepEqual(had, upTo(4).map((seq) => [seq, seq]));
+  assert.deepEqual(reads, [5]);
+  assert.equal(answer.seq, 4);
+});
+
+test("a viewer's headers are for the origin of its `base`, too, and go with each resume", async (t) => {
+  const first = openStream(`${CHAT}?interval=0`, { body: ASK });
+  await all(first);
+  const { url, requests } = await edge(t, ({ pass, number }) => pass(number === 1 ? { after: 1500 } : {}));
+  const elsewhere = "http://app.invalid/";
+  const viewer = openStream(elsewhere, { stream: first.stream, base: url, headers: { Authorization: "Bearer t" }, ...QUICK });
+  assert.deepEqual((await all(viewer)).map(({ seq }) => seq), upTo(WHOLE));
+  assert.ok(requests.length > 1);
+  assert.ok(requests.every((req) => req.headers.authorization === "Bearer t"));
+});
+
 // ── the reader has enough ─────────────────────────────────────────────────────────────────────────────────────
 
 test("cancel stops the provider at once, ends the iteration, and can be said again", async () => {
@@ -598,6 +708,31 @@ test("cancel after the end changes nothing", async () => {
   const answer = openStream(`${CHAT}?tokens=1&interval=0`, { body: ASK });
   await all(answer);
   assert.equal((await answer.cancel()).reason, "complete");
+});
+
+test("cancel after the reader gave up stops the stream all the same; its loop's error stays the end", async (t) => {
+  const { url } = await edge(t, ({ req, res, pass, number }) => {
+    if (number === 1) return pass({ after: 2000 });
+    return req.method === "POST" ? pass() : res.writeHead(503).end();
+  });
+  const answer = openStream(`${url}/v1/chat/completions?endless=1&interval=0.005`, { body: ASK, retry: { delay: 1, max: 2, attempts: 2 } });
+  await assert.rejects(all(answer), { code: "status", status: 503 });
+  assert.equal(await openAtProvider(), 1);
+  const end = await answer.cancel();
+  assert.equal(end.reason, "cancelled");
+  assert.equal(end.message, "cancelled by the client");
+  assert.equal(answer.end.reason, "status");
+  assert.equal(await answer.cancel(), end);
+  await eventually(async () => (await openAtProvider()) === 0, "the provider's rest");
+});
+
+test("cancel where there was no stream asks for nothing", async (t) => {
+  const { url, requests } = await serve(t, (req, res) => res.writeHead(429).end());
+  const answer = openStream(url, { body: {} });
+  await assert.rejects(all(answer), { code: "status" });
+  assert.equal(await answer.cancel(), answer.end);
+  assert.equal(answer.end.reason, "status");
+  assert.equal(requests.length, 1);
 });
 
 test("a cancel that could not be told is an error, and can be tried again", async (t) => {
@@ -675,6 +810,32 @@ test("whenever the reader stops, nothing is asked for any more", async () => {
   assert.ok(reasons.filter((reason) => reason === "cancelled").length > 10);
   assert.deepEqual(late, []);
   await eventually(async () => (await openAtProvider()) === 0, "the provider's rest");
+});
+
+for (const stop of ["abort", "cancel"]) {
+  test(`${stop}: the observer is told of the end last, and of no loss behind it`, async () => {
+    const told = [];
+    const controller = new AbortController();
+    const options = { signal: controller.signal, observe: ({ type }) => told.push(type) };
+    const answer = openStream(`${CHAT}?hang_at=2`, { body: ASK, ...options });
+    const reading = all(answer).catch(() => {});
+    await eventually(() => answer.seq === 2, "the second event");
+    if (stop === "abort") controller.abort();
+    await answer.cancel();
+    await soon(reading);
+    assert.equal(told.at(-1), "end");
+    assert.ok(!told.includes("drop"), String(told));
+  });
+}
+
+test("a stop between the question for the state and the resume lets no resume leave", async (t) => {
+  const controller = new AbortController();
+  const { url, requests } = await edge(t, ({ pass }) => pass({ after: 1500, how: "end" }));
+  const observe = ({ type }) => type === "drop" && controller.abort();
+  const options = { body: ASK, signal: controller.signal, observe, ...QUICK };
+  await assert.rejects(all(openStream(`${url}/v1/chat/completions?interval=0`, options)), { name: "AbortError" });
+  await new Promise((wake) => setTimeout(wake, 50)); // for what should not leave
+  assert.deepEqual(requests.map((req) => req.method + req.url.replace(/.*\//, " ")), ["POST completions?interval=0", "GET state"]);
 });
 
 test("return() does not wait for an event that never comes", async () => {
