@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--direct",
         type=_url,
         metavar="URL",
-        help="the origin, past the edge: asked for the same at the same time",
+        help="the origin, past the edge: asked for the same at the same time; with --openai a base URL too",
     )
     add(
         "--seconds",

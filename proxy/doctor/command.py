@@ -96,8 +96,16 @@ def examination_of(options: argparse.Namespace, request: Request) -> Examination
         dialer,
         Patience(options.seconds, options.idle),
         websocket=options.websocket,
-        direct=options.direct,
+        direct=_direct(options),
     )
+
+
+def _direct(options: argparse.Namespace) -> URL | None:
+    """The origin's URL; with --openai its path, if it has one, is a base like the URL's."""
+    direct: URL | None = options.direct
+    if direct is None or options.openai is None or (direct.raw_path in ("", "/") and not direct.query):
+        return direct
+    return _completions(direct)
 
 
 def _completion(base: URL, key: str) -> tuple[URL, dict[str, str]]:
@@ -107,8 +115,13 @@ def _completion(base: URL, key: str) -> tuple[URL, dict[str, str]]:
         "Content-Type": "application/json",
         "Authorization": f"Bearer {key}",
     }
+    return _completions(base), fields
+
+
+def _completions(base: URL) -> URL:
+    """Where the SDK asks, below its base URL."""
     path = base.raw_path.rstrip("/") + "/chat/completions"
-    return base.with_path(path, encoded=True, keep_query=True), fields
+    return base.with_path(path, encoded=True, keep_query=True)
 
 
 def _report(options: argparse.Namespace, shade: Shade) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from proxy.doctor.evidence import Connection, Head
-from proxy.doctor.finding import Figures, Finding, ok, unseen, warning
+from proxy.doctor.finding import Figures, Finding, fault, ok, unseen, warning
 
 ONLY_SIX = (
     "a browser opens six connections an origin over HTTP/1.1: the seventh stream of a page waits for ever"
@@ -15,6 +15,14 @@ HTTP2_MEND = (
     "HTTP/2 at the edge: nginx from 1.25.1 'http2 on', before 'listen 443 ssl http2'; "
     "an ALB's HTTPS listener speaks it"
 )
+
+UNREACHABLE_MEND = "name, port, firewall, certificate (--cacert, -k)"
+
+
+def judge_unreachable(failure: str, *, without_tls: bool = False) -> Finding:
+    """There is no way there; ``without_tls``: a handshake failed, and not for its certificate."""
+    mend = "does it speak TLS there? If not, http://" if without_tls else UNREACHABLE_MEND
+    return fault("connection", failure, mend)
 
 
 def judge_connection(connection: Connection, head: Head) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -25,7 +26,7 @@ USER_AGENT = f"sse-sidecar-doctor/{__version__}"
 #: Seconds that a connection may take, name and TLS included.
 CONNECT_TIMEOUT = 10.0
 
-#: What all times are taken from. A loop's own clock will not do: uvloop's counts milliseconds, once a turn.
+#: What all times are taken from. A loop's own clock may be coarser: uvloop's counts milliseconds.
 clock = time.monotonic
 
 #: Bytes taken from a socket at once.
@@ -38,6 +39,10 @@ MAX_COOKIES = 20
 
 class Unreachable(Exception):
     """There was no connection, or no answer on it; the message says which step failed."""
+
+
+class NoTLS(Unreachable):
+    """Whoever accepted the connection did not complete a TLS handshake."""
 
 
 class NoAnswer(Unreachable):
@@ -145,13 +150,14 @@ class Dialer:
         near = proxy or url
         told = Connection(url.raw_host or "", url.port or 0, proxy=host_field(proxy) if proxy else "")
         sock, told = await _tcp(near, told)
-        try:
-            if proxy is not None and url.scheme == "https":
+        if proxy is not None and url.scheme == "https":
+            try:
                 await _tunnel(sock, proxy, url)
-            return await self._finish(sock, url, told, protocols)
-        except BaseException:
-            sock.close()
-            raise
+            except BaseException:
+                sock.close()
+                raise
+        # From here on the socket is a transport's: closed under it, its number would be given to another one.
+        return await self._finish(sock, url, told, protocols)
 
     async def _finish(
         self, sock: socket.socket, url: URL, told: Connection, protocols: Iterable[str]
@@ -167,7 +173,7 @@ class Dialer:
         except ssl.SSLCertVerificationError as error:
             raise Unreachable(f"TLS: {error.verify_message}") from error
         except (ssl.SSLError, OSError) as error:
-            raise Unreachable(f"TLS: {_told(error)}") from error
+            raise NoTLS(f"TLS: {_told(error)}") from error
         tls = writer.get_extra_info("ssl_object")
         return Line(reader, writer, replace(told, tls=tls.version() or "TLS", handshake=clock() - began))
 
@@ -227,8 +233,13 @@ def proxy_for(url: URL) -> URL | None:
     return proxy if proxy.scheme == "http" and proxy.raw_host else None
 
 
-def _told(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _told(error: OSError) -> str:
+    """The system's words for a failure: Python's repeat the address, or name a line of its own source."""
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,8 @@ class Stream:
     """One answer as it came: the request was sent at ``asked``, and watched until ``until``.
 
     ``ending`` is None where it was we who left; ``left``: we had, and came back. ``first`` and ``tail`` are
-    the first and the last blocks with data. ``wire`` counts the body's bytes as they came, ``decoded`` those
+    the first and the last blocks with data, ``retry`` is the last waiting time that was told, in
+    milliseconds. ``wire`` counts the body's bytes as they came, ``decoded`` those
     without their coding. ``stalls`` are the times, from and to, at which we were kept from looking.
     """
 
@@ -154,6 +155,7 @@ class Stream:
     heartbeats: tuple[Heartbeat, ...] = ()
     ending: Ending | None = None
     first: bytes = b""
+    retry: int | None = None
     tail: tuple[bytes, ...] = ()
     wire: int = 0
     decoded: int = 0
@@ -196,6 +198,12 @@ class Stream:
     def borrowed(self) -> bool:
         """Whether it is another request's: it began before ours, and nobody asked for that."""
         return self.began is not None and self.asked - self.began >= STALE and not self.joined
+
+    @property
+    def put_off(self) -> bool:
+        """Whether all that came is when to come again: so an EventSource is told that nobody is there."""
+        told = self.retry is not None and self.ending is not None
+        return told and not self.arrivals and not self.head.has("Stream-Id")
 
     def rejoined(self, again: Stream | None) -> Stream:
         """The stream with the end that only its resumed half saw; itself where there is no such end."""

@@ -19,9 +19,9 @@ from yarl import URL
 
 from proxy.doctor import again, arrival, connection, head, holding, liveness, recovery
 from proxy.doctor.ask import SAMPLE_BYTES, TIMEOUT, Asker
-from proxy.doctor.dial import Dialer, Exchange, NoAnswer, Request, Unreachable, clock
+from proxy.doctor.dial import Dialer, Exchange, NoAnswer, NoTLS, Request, Unreachable, clock
 from proxy.doctor.evidence import Head, Stream
-from proxy.doctor.finding import Finding, fault
+from proxy.doctor.finding import Finding
 from proxy.doctor.recovery import Upgrade
 from proxy.doctor.sidecar import Address, Looker, problem_of
 from proxy.doctor.transcript import Transcript
@@ -87,6 +87,7 @@ class Doctor:
         self._wanted = examination
         self._request = examination.request
         self._looker = Looker(self.asker, examination.request)
+        self._no_origin = ""  # why not, where the origin did not answer
 
     @property
     def stream_id(self) -> str:
@@ -100,7 +101,7 @@ class Doctor:
             try:
                 exchange = await self.asker.send(self._request, upstream=True)
             except Unreachable as error:
-                yield fault("connection", str(error), "name, port, firewall, certificate (--cacert, -k)")
+                yield connection.judge_unreachable(str(error), without_tls=isinstance(error, NoTLS))
                 return
             try:
                 async for finding in self._examine(exchange, direct):
@@ -141,6 +142,9 @@ class Doctor:
         exchange.drop()
         if isinstance(stream, str):
             yield head.judge_status(answer, exchange.headed - exchange.asked, streams=False, problem=stream)
+            return
+        if stream.put_off:
+            yield head.judge_put_off(stream)
             return
         self.judged = head.media_type(answer) == head.EVENT_STREAM or bool(stream.arrivals)
         yield head.judge_status(answer, exchange.headed - exchange.asked, streams=self.judged)
@@ -192,7 +196,8 @@ class Doctor:
         origin = await direct
         pace = holding.judge(stream, origin)
         if self._wanted.direct is not None and (origin is None or not origin.arrivals):
-            pace = replace(pace, message=f"{pace.message}; --direct brought no stream to compare with")
+            brought = f"brought no stream to compare with ({self._brought(origin)})"
+            pace = replace(pace, message=f"{pace.message}; --direct {brought}")
         yield pace
         yield liveness.judge_heartbeats(stream)
         yield liveness.judge_ids(stream)
@@ -210,16 +215,22 @@ class Doctor:
             if exchange is not None:
                 exchange.drop()
         yield liveness.judge_end(ended, after)
-        yield await self._upgrade()
+        yield await self._upgrade(compare=origin is not None and bool(origin.arrivals))
 
     async def _cancel(self, exchange: Exchange | None, *, running: bool) -> Finding:
         address = self._looker.address
         if address is None:
             return recovery.judge_cancel(None, "no sidecar's stream: to close the connection is all there is")
         if not running:
-            return recovery.judge_cancel(None, "the stream had ended")
+            return recovery.judge_cancel(None, "the stream had ended; a longer one shows it")
         cancelled = await again.cancel(self.asker, self._looker.request, address, exchange, self._looker)
         return recovery.judge_cancel(cancelled)
+
+    def _brought(self, origin: Stream | None) -> str:
+        """What the origin brought in place of a stream."""
+        if origin is None:
+            return self._no_origin
+        return f"{origin.head.status}, no event" if origin.head.status == 200 else f"{origin.head.status}"
 
     async def _watch_direct(self) -> Stream | None:
         """Ask the origin for the same at the same time, and watch for as long."""
@@ -229,7 +240,8 @@ class Doctor:
         request = replace(self._request, url=url)
         try:
             exchange = await self.asker.send(request, upstream=True)
-        except Unreachable:
+        except Unreachable as error:
+            self._no_origin = str(error)
             return None
         address: Address | None = None
         try:
@@ -238,20 +250,22 @@ class Doctor:
             seen = Transcript(answer)
             await watch(exchange, seen, self._wanted.patience)
             return seen.stream(exchange, clock(), request=request, ending=exchange.ending)
-        except Unreachable:
+        except Unreachable as error:
+            self._no_origin = str(error)
             return None
         finally:
             exchange.drop()
             if address is not None:  # spare whoever pays the rest of a second generation
                 await self.asker.ask(replace(request.to(address.cancel), method="POST"))
 
-    async def _upgrade(self) -> Finding:
+    async def _upgrade(self, *, compare: bool) -> Finding:
+        """Ask for a WebSocket; at the origin too where there is something to ``compare`` with."""
         required = self._wanted.websocket
         if self._request.method == "GET" and not required:
             return recovery.judge_websocket(None, required=False)
         seen = await self._shake_hands(self._request.url)
         origin = self._wanted.origin
-        direct = await self._shake_hands(origin) if origin is not None else None
+        direct = await self._shake_hands(origin) if origin is not None and compare else None
         return recovery.judge_websocket(seen, required=required, direct=direct)
 
     async def _shake_hands(self, url: URL) -> Upgrade:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from proxy.doctor.edge import ANY_BUFFERING, edges_in
 from proxy.doctor.evidence import Head, Stream
 from proxy.doctor.finding import Figures, Finding, fault, ok, spoken, warning
+from proxy.server.wire import SERVER
 from proxy.stream.cursor import is_stream_id, parse
 
 EVENT_STREAM = "text/event-stream"
@@ -38,6 +39,27 @@ MENDS = {
     405: "-X METHOD, or a body: -d",
 }
 
+UPSTREAM_FAILED = "the sidecar's log line `upstream failed` names the server and the cause"
+
+#: The sidecar's words for a refusal: what each means, and what to do.
+PROBLEMS = {
+    "upstream-unreachable": ("the sidecar does not reach its upstream", UPSTREAM_FAILED),
+    "upstream-broken": ("the sidecar's upstream broke off before its headers", UPSTREAM_FAILED),
+    "upstream-timeout": (
+        "the sidecar's upstream sent no headers in time",
+        f"timeouts.first_byte on the sidecar's route; {UPSTREAM_FAILED}",
+    ),
+    "capacity": ("the sidecar is full", "limits.streams and limits.readers in its configuration"),
+    "no-route": ("the sidecar has no such route", f"{MENDS[404]}; else a route in its configuration"),
+    "refused": (
+        "the sidecar refuses this host or this page",
+        "hosts and origins in its configuration; an edge must keep Host",
+    ),
+}
+
+#: What it does not list.
+OTHER_PROBLEM = "docs/wire.md, Errors before the stream, tells what each means"
+
 
 def media_type(head: Head) -> str:
     """The media type without its parameters, in lower case."""
@@ -46,9 +68,7 @@ def media_type(head: Head) -> str:
 
 def judge_status(head: Head, waited: float, *, streams: bool, problem: str = "") -> Finding:
     """Whether a stream came at all. ``problem`` is the sidecar's own word for a refusal."""
-    said = f"{head.version} {head.status} {head.reason}".rstrip()
-    if problem:
-        said += f", sse-sidecar says: {problem}"
+    said = _status_line(head) + (f", sse-sidecar says: {problem}" if problem else "")
     figures: Figures = {"status": head.status, "version": head.version, "waited": round(waited, 3)}
     if head.status == 200 and streams:
         if head.version == "HTTP/1.0":
@@ -65,7 +85,29 @@ def judge_status(head: Head, waited: float, *, streams: bool, problem: str = "")
     meaning = GATEWAY.get(head.status, "no stream")
     if 300 <= head.status < 400:
         meaning = "a redirect, which is not followed: ask its target"
-    return fault("status", f"{said} after {spoken(waited)}: {meaning}", _mend_status(head), **figures)
+    mend = _mend_status(head)
+    if problem:
+        meaning, mend = PROBLEMS.get(problem, (meaning, OTHER_PROBLEM))
+    return fault("status", f"{said} after {spoken(waited)}: {meaning}", mend, **figures)
+
+
+def judge_put_off(stream: Stream) -> Finding:
+    """An EventSource that may not be told a 502, as it would give up: it is told to come again."""
+    head = stream.head
+    said = f"{_status_line(head)}, but only retry: {stream.retry}: an EventSource is told to come again, "
+    # Both are the sidecar's own, and either may be lost on the way.
+    if head.get("Server") == SERVER or head.has("X-Accel-Buffering"):
+        said += "as the sidecar has no answer now"
+        mend = f"{UPSTREAM_FAILED}; else limits.streams and limits.readers"
+    else:
+        said += "as the edge found no sidecar, or a sidecar no upstream"
+        mend = f"are the sidecars up, and does the edge reach them? If so, {UPSTREAM_FAILED}"
+    waited = round(stream.headed - stream.asked, 3)
+    return fault("status", said, mend, status=head.status, version=head.version, waited=waited)
+
+
+def _status_line(head: Head) -> str:
+    return f"{head.version} {head.status} {head.reason}".rstrip()
 
 
 def _mend_status(head: Head) -> str:

@@ -120,8 +120,8 @@ def by_state(stream: Stream, pattern: Pattern) -> Pace | None:
         return None  # the stream was too short for a look
     said = f"each event came at once ({many(looks.number, 'look')} at the sidecar's state)"
     if held:
-        more = f": the sidecar had already sent up to {looks.ahead} more"
-        said = f"events come up to {spoken(worst)} late{more if looks.ahead else ', says its state'}"
+        told = f"had already sent up to {looks.ahead} more" if looks.ahead else "says so in its state"
+        said = f"events come up to {spoken(worst)} late: the sidecar {told}"
     elif looks.ahead >= AHEAD_EVENTS:
         said = "nothing is held: the sidecar was ahead, but bytes came as fast as the line carries them"
     elif _lumpy(pattern):

@@ -56,8 +56,8 @@ def _judge_resume(first: Stream, resumed: Resumed | None) -> Finding:
     if not streams and head.status != 204:
         return _refused(first, resumed, head, figures)
     if lost:
-        met = f"{lost} of {len(first.polls)} requests below /_streams/ met a sidecar without the stream"
-        said = f"it worked, but {met}"
+        asked = len(first.polls) + 1  # the resume itself
+        said = f"it worked, but {lost} of {asked} requests below /_streams/ met a sidecar without the stream"
         return fault("resume", said, STICKY, **figures)
     return _compared(first, resumed, resumed.stream, figures)
 
@@ -75,7 +75,7 @@ def _refused(first: Stream, resumed: Resumed, head: Head, figures: Figures) -> F
         said = f"{head.status}: another sidecar answered, which does not hold the stream"
         node = node_of(stream_id_of(first) or "")
         if node is not None:
-            said += f"; the id names node {node}, which the edge does not heed"
+            said += f"; the id names node {node}, which the edge does not heed, or maps to another sidecar"
         return fault("resume", said, STICKY, **figures)
     if resumed.problem == "gap":
         said = f"{head.status}: the log holds less than this reader was behind"
@@ -173,7 +173,8 @@ def judge_cancel(cancelled: Cancelled | None, why_not: str = "") -> Finding:
         return unseen("cancel", "200: it had ended by itself before", **figures)
     if not (cancelled.status == 202 and cancelled.told):
         word = f" ({cancelled.problem})" if cancelled.problem else ""
-        mend = STICKY if cancelled.problem == "unknown-stream" else f"{ROUTE_STREAMS}, POST and DELETE too"
+        unrouted = f"{ROUTE_STREAMS}; and let POST and DELETE pass"
+        mend = STICKY if cancelled.problem == "unknown-stream" else unrouted
         return fault(
             "cancel", f"{cancelled.status or 'no answer'}{word}: stop does not stop", mend, **figures
         )

@@ -15,10 +15,14 @@ from yarl import URL
 from proxy.doctor.ask import Asker
 from proxy.doctor.dial import Request, clock
 from proxy.doctor.evidence import Head, Poll
+from proxy.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from proxy.stream.cursor import is_stream_id, parse
 
 #: How the sidecar's own refusals are known: the beginning of a problem document's ``type`` (RFC 9457).
 PROBLEM = "urn:sse-sidecar:problem:"
+
+#: Words that stand in OpenAI's form of an error, on its routes. Nobody else spells them so.
+UPSTREAM_PROBLEMS = frozenset({UpstreamUnreachable.kind, UpstreamBroken.kind, UpstreamTimeout.kind})
 
 #: Seconds between two looks at the sidecar's state: at first, and after so many looks.
 LOOK, LATER_LOOK, MANY_LOOKS = 0.1, 0.5, 30
@@ -131,8 +135,12 @@ def problem_of(body: bytes) -> str:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return ""
-    kind = document.get("type") if isinstance(document, dict) else None
-    return kind.removeprefix(PROBLEM) if isinstance(kind, str) and kind.startswith(PROBLEM) else ""
+    match document:
+        case {"type": str(kind)} if kind.startswith(PROBLEM):
+            return kind.removeprefix(PROBLEM)
+        case {"error": {"code": str(kind)}} if kind in UPSTREAM_PROBLEMS:
+            return kind
+    return ""
 
 
 def poll_of(asked: float, answered: float, head: Head | None, body: bytes) -> Poll:

@@ -27,9 +27,17 @@ DIGEST_BYTES = 8
 class Asked(Protocol):
     """When a request was sent, and when its head came."""
 
-    asked: float
-    asked_wall: float
-    headed: float
+    @property
+    def asked(self) -> float:
+        """When it was sent."""
+
+    @property
+    def asked_wall(self) -> float:
+        """The same by the wall clock."""
+
+    @property
+    def headed(self) -> float:
+        """When its head came."""
 
 
 class Transcript:
@@ -44,6 +52,7 @@ class Transcript:
         self.arrivals: list[Arrival] = []
         self.heartbeats: list[Heartbeat] = []
         self.first = b""
+        self.retry: int | None = None
         self.full = False
         self.undecodable = ""
         self.stalls: list[tuple[float, float]] = []
@@ -86,6 +95,7 @@ class Transcript:
             heartbeats=tuple(self.heartbeats),
             ending=ending,
             first=self.first,
+            retry=self.retry,
             tail=tuple(self._tail),
             wire=self._wire,
             decoded=self._decoded,
@@ -108,10 +118,11 @@ class Transcript:
         self._note_beats(blocks, text, at)
 
     def _note(self, block: bytes, at: float) -> None:
-        if not has_data(block):
-            return
         event = decode(block)
-        data = event.data or ""
+        self.retry = self.retry if event.retry is None else event.retry
+        if event.data is None:
+            return
+        data = event.data
         digest = hashlib.blake2b(f"{event.event}\n{data}".encode(), digest_size=DIGEST_BYTES).digest()
         self.first = self.first or block
         self._tail.append(block)

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import ClientSession
+
 from tests.doctor.apps import numbered_with_pings, ticking
 from tests.doctor.site import Site, location, server, servers
-from tests.support.client import ask
 from tests.support.process import free_port
 
 
@@ -148,8 +149,10 @@ async def caching(site: Site) -> Front:
     deaf = {"proxy_ignore_headers": "Cache-Control X-Accel-Buffering"}
     cached = location("/", await site.sidecar(), keep | deaf)
     await site.nginx(f"proxy_cache_path cache keys_zone=streams:1m; {server(port, cached)}")
-    await (await ask(f"http://127.0.0.1:{port}", CACHED)).body()
-    return Front(f"http://127.0.0.1:{port}")
+    front = Front(f"http://127.0.0.1:{port}")
+    async with ClientSession() as session, session.get(front.url + CACHED) as answer:
+        await answer.read()
+    return front
 
 
 async def one_way(site: Site) -> Front:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from proxy.doctor.dial import Dialer
 from proxy.doctor.examine import CHECKS
 from proxy.doctor.finding import Verdict
 from proxy.doctor.sdk import try_sdk
-from tests.conftest import StartCommand, StartOrigin
+from proxy.server.app import Sidecar
+from tests.conftest import StartCommand, StartOrigin, config_for
 from tests.support.command import PROJECT
 from tests.support.script import streams
 
@@ -76,6 +78,21 @@ def test_openai_makes_the_sdks_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("direct", "origin"),
+    [
+        ("http://b.example/v1", "http://b.example/v1/chat/completions"),
+        ("http://b.example/?x=2", "http://b.example/chat/completions?x=2"),
+        ("http://b.example", "http://b.example/llm/v1/chat/completions?x=1"),
+    ],
+    ids=["path", "query", "host"],
+)
+def test_with_openai_the_origin_is_a_base_url_too(direct: str, origin: str) -> None:
+    """Or both would be asked for different things; without a path it gets that of the URL."""
+    options = parsed("http://a.example/llm/v1?x=1", "--openai", "gpt-5", "--direct", direct)
+    assert examination_of(options, request_of(options)).origin == URL(origin)
+
+
+@pytest.mark.parametrize(
     "line",
     [
         ["ftp://a.example/"],
@@ -125,6 +142,15 @@ def test_the_page_tells_of_every_check_and_every_argument() -> None:
     add_arguments(parser)
     names = [action.option_strings for action in parser._actions if action.option_strings]
     assert all(any(f"`{name}" in page for name in spellings) for spellings in names)
+
+
+@pytest.fixture
+async def sidecar(provider: Running) -> AsyncIterator[Sidecar]:
+    """A sidecar before the built-in provider, without a bridge."""
+    sidecar = Sidecar(config_for(provider.url))
+    await sidecar.start()
+    yield sidecar
+    await sidecar.stop()
 
 
 async def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -192,6 +218,19 @@ async def test_openais_sdk_has_the_last_word(capsys: pytest.CaptureFixture[str],
     assert (sdk["check"], sdk["verdict"], sdk["evidence"]["finish_reason"]) == ("sdk", "ok", "stop")
     assert document["requests"]["upstream"] == 3
     assert "sk-hidden" not in output
+
+
+async def test_openais_requests_are_compared_at_the_origin(
+    start_command: StartCommand, provider: Running, sidecar: Sidecar
+) -> None:
+    """Two base URLs: the stream, and the WebSocket, are asked for at the same path."""
+    base, origin = f"{sidecar.url}/v1?interval=0.01", f"{provider.url}/v1?interval=0.01"
+    command = await start_command("doctor", base, "--openai", "demo", "--direct", origin, "--json")
+    assert await command.ended() == 0, command.output
+    found = {each["check"]: each for each in json.loads(command.output)["findings"]}
+    assert found["buffering"]["evidence"]["source"] == "direct"
+    asked = [request.path for request in provider.requests if request.streaming]
+    assert asked == ["/v1/chat/completions"] * 3
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.doctor.connection import is_loopback, judge_connection, judge_http2
+from proxy.doctor.connection import is_loopback, judge_connection, judge_http2, judge_unreachable
 from proxy.doctor.evidence import Connection
 from proxy.doctor.finding import Verdict
 from tests.doctor.seen import head
@@ -21,6 +21,12 @@ def test_each_step_is_told_with_its_time() -> None:
     for part in ("192.0.2.1", "TLSv1.3", "name 2.0 ms", "TCP 10.0 ms", "TLS 20.0 ms", "nginx", "varnish"):
         assert part in finding.message
     assert "proxy:3128" in judge_connection(Connection("e", 80, proxy="proxy:3128"), answer).message
+
+
+def test_a_failed_handshake_asks_whether_there_is_tls() -> None:
+    """Any other failure is one of the name, the port, the certificate."""
+    assert "http://" in judge_unreachable("TLS: wrong version number", without_tls=True).mend
+    assert "--cacert" in judge_unreachable("Connection refused").mend
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from proxy.doctor.dial import Dialer, NoAnswer, Request, Unreachable, proxy_for
+from proxy.doctor.dial import Dialer, NoAnswer, NoTLS, Request, Unreachable, proxy_for
 from proxy.doctor.evidence import Ending
 from tests.conftest import StartOrigin
 from tests.doctor.seen import head
@@ -58,10 +58,19 @@ async def test_a_peer_that_hangs_up_has_not_answered(start_origin: StartOrigin) 
 
 
 async def test_nobody_there_is_told_with_the_step_that_failed() -> None:
-    """Name, or port."""
-    for url in (f"http://127.0.0.1:{free_port()}/", "http://nowhere.invalid/"):
-        with pytest.raises(Unreachable, match=URL(url).host):
-            await Dialer().send(Request(URL(url)))
+    """Name, or port; in the system's words."""
+    port = free_port()
+    with pytest.raises(Unreachable, match=rf"^127\.0\.0\.1:{port}: Connection refused$"):
+        await Dialer().send(Request(URL(f"http://127.0.0.1:{port}/")))
+    with pytest.raises(Unreachable, match=r"^nowhere\.invalid: \w+"):
+        await Dialer().send(Request(URL("http://nowhere.invalid/")))
+
+
+async def test_a_port_without_tls_is_told_by_its_handshake() -> None:
+    """Without a line number of Python's own source."""
+    async with TestServer(web.Application()) as app:
+        with pytest.raises(NoTLS, match=r"^TLS: [\w ]+$"):
+            await Dialer().send(Request(URL(f"https://localhost:{app.port}/")))
 
 
 async def test_a_coded_error_is_read_all_the_same(start_origin: StartOrigin) -> None:

@@ -87,13 +87,14 @@ async def test_a_running_stream_is_watched_dropped_resumed_and_cancelled(
 
 
 async def test_a_stream_that_ends_is_seen_to_be_whole(sidecar: Sidecar) -> None:
-    """It is resumed from the log, and there is nothing to cancel."""
+    """It is resumed from the log, and there is nothing to cancel; a longer one would show that."""
     seen = await examine(Examination(chat(sidecar, "interval=0.01&tokens=30")))
     assert not seen.of(Verdict.FAULT)
     assert seen.verdict("end") is Verdict.OK
     assert seen["end"].evidence["done"] is True
     assert seen.verdict("resume") is Verdict.OK
     assert seen.verdict("cancel") is Verdict.UNSEEN
+    assert "a longer one shows it" in seen["cancel"].message
 
 
 async def test_a_silence_is_awaited_and_its_heartbeats_are_seen(sidecar: Sidecar) -> None:
@@ -149,6 +150,15 @@ async def test_what_is_no_stream_is_not_judged(
     assert not seen.doctor.judged
 
 
+async def test_an_event_source_that_is_told_to_come_again_has_no_stream(start_origin: StartOrigin) -> None:
+    """A 200, as it would give up on a 502: one finding, and nothing of an app's faults."""
+    script = answers(b"200 OK\r\nContent-Type: text/event-stream", b"retry: 3000\n\n")
+    seen = await examine(Examination(get((await start_origin(script)).url)))
+    assert seen.of(Verdict.FAULT) == ["status"]
+    assert list(seen) == ["connection", "http2", "status"]
+    assert not seen.doctor.judged
+
+
 async def test_events_under_another_type_are_judged_all_the_same(start_origin: StartOrigin) -> None:
     """The type is what is wrong with them."""
     origin = await start_origin(answers(b"200 OK\r\nContent-Type: text/plain", b"data: 1\n\n"))
@@ -184,11 +194,30 @@ async def test_the_origin_convicts_an_edge_that_sends_no_head(
 
 
 async def test_an_origin_that_brings_nothing_is_told(start_origin: StartOrigin) -> None:
-    """The judgement goes by the next best source."""
-    origin = await start_origin(streams(b"data: 1\n\n"))
-    seen = await examine(Examination(get(origin.url), direct=URL("http://127.0.0.1:1/")))
-    assert "--direct brought no stream" in seen["buffering"].message
+    """With what came in its place; the judgement goes by the next best source."""
+    edge = await start_origin(streams(b"data: 1\n\n"))
+    seen = await examine(Examination(get(edge.url), direct=URL("http://127.0.0.1:1/")))
+    nothing = "--direct brought no stream to compare with"
+    assert f"{nothing} (127.0.0.1:1: Connection refused)" in seen["buffering"].message
     assert seen["buffering"].evidence["source"] == "pattern"
+    refuses = await start_origin(answers(b"405 Method Not Allowed"))
+    seen = await examine(Examination(get(edge.url), direct=URL(refuses.url)))
+    assert f"{nothing} (405)" in seen["buffering"].message
+    silent = await start_origin(streams())
+    seen = await examine(Examination(get(edge.url), direct=URL(silent.url)))
+    assert f"{nothing} (200, no event)" in seen["buffering"].message
+
+
+async def test_an_origin_without_the_stream_convicts_nobody_by_its_websocket(
+    start_origin: StartOrigin,
+) -> None:
+    """Another route there may take an Upgrade."""
+    edge = await start_origin(in_turn(streams(b"data: 1\n\n"), answers(b"405 Method Not Allowed")))
+    origin = await start_origin(answers(b"405 Method Not Allowed"))
+    request = Request(URL(edge.url), "POST", JSON, ASK)
+    seen = await examine(Examination(request, direct=URL(origin.url)))
+    assert seen.verdict("websocket") is Verdict.UNSEEN
+    assert [each.method for each in origin.requests] == ["POST"]
 
 
 async def test_the_second_stream_of_direct_is_cancelled(sidecar: Sidecar, provider: Running) -> None:

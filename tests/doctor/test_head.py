@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.doctor.evidence import Poll
+from proxy.doctor.evidence import Ending, Poll
 from proxy.doctor.finding import Verdict
-from proxy.doctor.head import judge_cors, judge_headers, judge_no_answer, judge_status
+from proxy.doctor.head import judge_cors, judge_headers, judge_no_answer, judge_put_off, judge_status
 from tests.doctor.seen import OURS, SSE, event, head, heard
 
 
@@ -32,6 +32,68 @@ def test_a_gateways_status_says_what_it_means() -> None:
     assert "nginx" in finding.mend
     assert "refused" in judge_status(head(status=403), 0.1, streams=False, problem="refused").message
     assert "redirect" in judge_status(head(status=307), 0.1, streams=False).message
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "meaning", "mend"),
+    [
+        (502, "upstream-unreachable", "the sidecar does not reach its upstream", "`upstream failed`"),
+        (502, "upstream-broken", "upstream broke off", "`upstream failed`"),
+        (504, "upstream-timeout", "no headers in time", "timeouts.first_byte"),
+        (503, "capacity", "the sidecar is full", "limits.streams"),
+        (404, "no-route", "no such route", "prefix"),
+        (403, "refused", "the sidecar refuses", "hosts and origins"),
+        (410, "gap", "no stream", "docs/wire.md"),
+    ],
+)
+def test_the_sidecars_own_refusal_is_mended_at_the_sidecar(
+    status: int, problem: str, meaning: str, mend: str
+) -> None:
+    """The edge has only passed it on: it is innocent, and has logged nothing."""
+    answer = head(("Server", "nginx"), status=status)
+    finding = judge_status(answer, 0.1, streams=False, problem=problem)
+    assert meaning in finding.message
+    assert mend in finding.mend
+    assert "nginx" not in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ((("Server", "nginx"),), "the edge found no sidecar"),
+        ((("Server", "nginx"), ("X-Accel-Buffering", "no")), "the sidecar has no answer"),
+        ((("Server", "sse-sidecar"),), "the sidecar has no answer"),
+    ],
+    ids=["edge", "passed-on", "sidecar"],
+)
+def test_whoever_puts_an_event_source_off_has_nobody_behind(
+    fields: tuple[tuple[str, str], ...], word: str
+) -> None:
+    """The edge that found no sidecar, or the sidecar itself."""
+    stream = heard([(0.02, b"retry: 3000\n\n")], fields=(*SSE, *fields), ending=Ending.WHOLE)
+    assert stream.put_off
+    finding = judge_put_off(stream)
+    assert finding.verdict is Verdict.FAULT
+    assert "retry: 3000" in finding.message
+    assert word in finding.message
+    assert "upstream failed" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "ending"),
+    [
+        (b"retry: 3000\ndata: 1\n\n", SSE, Ending.WHOLE),
+        (b"retry: 3000\n\n", OURS, Ending.WHOLE),
+        (b"retry: 3000\n\n", SSE, None),
+        (b": hello\n\n", SSE, Ending.WHOLE),
+    ],
+    ids=["event", "sidecars-stream", "goes-on", "no-retry"],
+)
+def test_a_stream_that_only_begins_with_a_retry_is_not_put_off(
+    body: bytes, fields: tuple[tuple[str, str], ...], ending: Ending | None
+) -> None:
+    """It has an event, or an id, or may still bring one; or nobody has said when to come again."""
+    assert not heard([(0.02, body)], fields=fields, ending=ending).put_off
 
 
 @pytest.mark.parametrize(

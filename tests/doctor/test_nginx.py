@@ -10,7 +10,7 @@ import pytest
 from proxy.demo import Running
 from proxy.server.app import Sidecar
 from tests.conftest import StartCommand, config_for
-from tests.support.nginx import Nginx, free_port, http
+from tests.support.nginx import Certificate, Nginx, free_port, http, template
 
 BODY = '{"model":"demo","stream":true,"messages":[]}'
 
@@ -43,3 +43,26 @@ async def test_a_proxy_pass_alone_is_good_while_it_heeds_the_sidecar(
     assert [each["check"] for each in found] == faults, found
     assert status == (1 if faults else 0)
     assert all("proxy_buffering off" in each["mend"] for each in found)
+
+
+async def test_the_shipped_template_without_a_sidecar_is_one_finding(start_command: StartCommand) -> None:
+    """An EventSource is told to come again by a 200, which is no app's stream."""
+    port = free_port()
+    with Certificate() as certificate:
+        conf = template(
+            http=free_port(),
+            https=port,
+            certificate=certificate,
+            SIDECARS=f"server 127.0.0.1:{free_port()};",
+            SIDECAR_NODES="",
+        )
+        async with Nginx(http(conf)):
+            trust = ("--cacert", str(certificate.ca), "-H", "Sec-Fetch-Mode: cors")
+            command = await start_command("doctor", f"https://localhost:{port}/api/events", *trust, "--json")
+            assert await command.ended() == 2
+    document = json.loads(command.output)
+    assert document["verdict"] == "unjudged"
+    found = [each for each in document["findings"] if each["verdict"] == "fault"]
+    assert [each["check"] for each in found] == ["status"]
+    assert "the edge found no sidecar" in found[0]["message"]
+    assert "does the edge reach them" in found[0]["mend"]

@@ -61,6 +61,18 @@ def test_another_sidecars_404_is_not_the_edges() -> None:
     assert elsewhere.verdict is unrouted.verdict is Verdict.FAULT
 
 
+def test_a_node_in_the_id_may_be_mapped_to_the_wrong_sidecar() -> None:
+    """As well as not at all."""
+    named = heard([(0.1, event(1).replace(b"id: ", b"id: a-"))])
+    finding = judge_resume(named, Resumed(0, resumed(status=404), "unknown-stream"))
+    assert "names node a, which the edge does not heed, or maps to another sidecar" in finding.message
+
+
+def test_a_cancel_that_was_not_routed_needs_its_methods_too() -> None:
+    """POST, and DELETE."""
+    assert judge_cancel(Cancelled(405)).mend.endswith("; and let POST and DELETE pass")
+
+
 def test_a_page_in_place_of_a_stream_is_the_edges() -> None:
     """A single-page app answers everything that nobody else does: 200, text/html."""
     page = replace(heard([]), head=head(("Content-Type", "text/html")))
@@ -87,11 +99,11 @@ def test_a_stream_that_ends_when_its_reader_leaves_cannot_be_resumed() -> None:
 
 
 def test_a_resume_that_worked_by_luck_is_a_fault() -> None:
-    """Half of the looks met the other sidecar."""
+    """Half of the looks met the other sidecar; the resume, which is counted, did not."""
     polls = (Poll(0, 0, 404, "unknown-stream"), Poll(0, 0, 200, state="live", last=3))
     finding = judge_resume(replace(FIRST, polls=polls), Resumed(2, resumed(3, 4, 5, 6)))
     assert finding.verdict is Verdict.FAULT
-    assert "1 of 2 requests" in finding.message
+    assert "1 of 3 requests" in finding.message
 
 
 def test_what_could_not_be_tried_is_not_judged() -> None:

@@ -81,3 +81,19 @@ def test_any_body_is_read_or_passed_over(body: bytes) -> None:
     """Whoever sent it."""
     assert isinstance(problem_of(body), str)
     assert poll_of(1, 2, head(), body).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ('{"type":"urn:sse-sidecar:problem:capacity"}', "capacity"),
+        ('{"error":{"message":"x","code":"upstream-unreachable"}}', "upstream-unreachable"),
+        ('{"error":{"message":"x","code":"rate_limit_exceeded"}}', ""),
+        ('{"type":"error","error":{"type":"api_error"}}', ""),
+        ('{"type":"about:blank"}', ""),
+    ],
+    ids=["problem", "openai", "provider", "anthropic", "edge"],
+)
+def test_the_sidecars_word_is_known_in_openais_form_too(body: str, problem: str) -> None:
+    """On a provider's route it answers as the provider would."""
+    assert problem_of(body.encode()) == problem

@@ -53,6 +53,7 @@ def test_a_read_that_ends_inside_an_event_is_marked() -> None:
         ("deflate", zlib.compress(event(1) + event(2))),
         ("br", brotli.compress(event(1) + event(2))),
     ],
+    ids=["gzip", "deflate", "br"],
 )
 def test_a_coded_body_is_decoded(coding: str, body: bytes) -> None:
     """The events are seen all the same, beside the bytes on the wire."""
@@ -61,7 +62,9 @@ def test_a_coded_body_is_decoded(coding: str, body: bytes) -> None:
     assert (stream.wire, stream.decoded) == (len(body), len(event(1) + event(2)))
 
 
-@pytest.mark.parametrize(("coding", "body"), [("zstd", b"anything"), ("gzip", b"no gzip")])
+@pytest.mark.parametrize(
+    ("coding", "body"), [("zstd", b"anything"), ("gzip", b"no gzip")], ids=["unknown", "broken"]
+)
 def test_what_cannot_be_decoded_is_said_so(coding: str, body: bytes) -> None:
     """Nothing is guessed from it."""
     stream = heard([(1.0, body)], fields=(*SSE, ("Content-Encoding", coding)))
