@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +96,34 @@ async def _closed_clients() -> AsyncIterator[None]:
     client.leave()
 
 
-@pytest.fixture(params=[True, False], ids=["fast-path", "task"])
-async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSidecar]:
+@asynccontextmanager
+async def sidecars(*, fast_path: bool = True, **usual: Any) -> AsyncIterator[StartSidecar]:
     """Start sidecars, each for an upstream's URL, ``route={…}`` and more top-level keys, or for a Config.
 
-    Every test is run on the fast path, and once more on the ordinary one.
+    ``usual`` are keys of those that are told no others.
     """
     running: list[Sidecar] = []
 
     async def start(upstream: str | Config, **settings: Any) -> Sidecar:
-        config = upstream if isinstance(upstream, Config) else config_for(upstream, **settings)
-        sidecar = Sidecar(msgspec.structs.replace(config, fast_path=request.param))
+        config = upstream if isinstance(upstream, Config) else config_for(upstream, **{**usual, **settings})
+        sidecar = Sidecar(msgspec.structs.replace(config, fast_path=fast_path))
         await sidecar.start()
         running.append(sidecar)
         return sidecar
 
-    yield start
-    client.leave()
-    for sidecar in running:
-        await sidecar.stop()
+    try:
+        yield start
+    finally:
+        client.leave()
+        for sidecar in running:
+            await sidecar.stop()
+
+
+@pytest.fixture(params=[True, False], ids=["fast-path", "task"])
+async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSidecar]:
+    """Start sidecars. Every test is run on the fast path, and once more on the ordinary one."""
+    async with sidecars(fast_path=request.param) as start:
+        yield start
 
 
 @pytest.fixture

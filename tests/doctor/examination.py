@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
@@ -12,9 +11,7 @@ from typing import Any
 from tests.doctor.chains import Chain
 from tests.doctor.site import Site
 from tests.support.command import PROJECT
-
-#: How long an examination may take, in seconds.
-PATIENCE = 60.0
+from tests.support.process import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +59,4 @@ async def examine(chain: Chain, provider: str) -> Examined:
 
 async def doctor(*arguments: str) -> tuple[int, str]:
     """Run ``sse-sidecar doctor``; return its exit status, and what it writes to stdout."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "doctor", *arguments),
-        cwd=PROJECT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            output, _ = await process.communicate()
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    return await run(sys.executable, "-m", "proxy", "doctor", *arguments, cwd=PROJECT, stderr=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from proxy.doctor.examine import CHECKS
 from proxy.doctor.finding import Verdict
 from proxy.doctor.sdk import try_sdk
 from proxy.server.app import Sidecar
-from tests.conftest import StartCommand, StartOrigin, config_for
+from tests.conftest import StartCommand, StartOrigin
 from tests.support.command import PROJECT
 from tests.support.script import streams
 
@@ -142,15 +141,6 @@ def test_the_page_tells_of_every_check_and_every_argument() -> None:
     add_arguments(parser)
     names = [action.option_strings for action in parser._actions if action.option_strings]
     assert all(any(f"`{name}" in page for name in spellings) for spellings in names)
-
-
-@pytest.fixture
-async def sidecar(provider: Running) -> AsyncIterator[Sidecar]:
-    """A sidecar before the built-in provider, without a bridge."""
-    sidecar = Sidecar(config_for(provider.url))
-    await sidecar.start()
-    yield sidecar
-    await sidecar.stop()
 
 
 async def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

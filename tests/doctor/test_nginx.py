@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.demo import Running
 from proxy.server.app import Sidecar
-from tests.conftest import StartCommand, config_for
+from tests.conftest import StartCommand
 from tests.support.nginx import Certificate, Nginx, free_port, http, template
 
 BODY = '{"model":"demo","stream":true,"messages":[]}'
-
-
-@pytest.fixture
-async def sidecar(provider: Running) -> AsyncIterator[Sidecar]:
-    """A sidecar before the built-in provider, as a newcomer would have it."""
-    sidecar = Sidecar(config_for(provider.url))
-    await sidecar.start()
-    yield sidecar
-    await sidecar.stop()
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxy.config import Config
-from proxy.server.app import Sidecar
-from tests.conftest import StartCommand, StartSidecar, config_for
+from tests.conftest import StartCommand, StartSidecar, sidecars
 from tests.nginx.curl import Curl
-from tests.support import client
 from tests.support.client import Answer, ask
 from tests.support.command import Command, write_config
 from tests.support.nginx import Certificate, Nginx, free_port, http, template
@@ -38,20 +35,8 @@ def certificate() -> Iterator[Certificate]:
 @pytest.fixture
 async def start_sidecar() -> AsyncIterator[StartSidecar]:
     """Start sidecars as everywhere, but on the fast path only: what nginx does is the same on both."""
-    running: list[Sidecar] = []
-
-    async def start(upstream: str | Config, **settings: Any) -> Sidecar:
-        trusting = {"trusted_peers": ["127.0.0.1"], **settings}
-        config = upstream if isinstance(upstream, Config) else config_for(upstream, **trusting)
-        sidecar = Sidecar(config)
-        await sidecar.start()
-        running.append(sidecar)
-        return sidecar
-
-    yield start
-    client.leave()
-    for sidecar in running:
-        await sidecar.stop()
+    async with sidecars(trusted_peers=["127.0.0.1"]) as start:
+        yield start
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.origin import PATIENCE
+from tests.support.process import Child
 
 PROJECT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def write_config(directory: Path, upstream: str, **top: Any) -> Path:
     return file
 
 
-class Command:
+class Command(Child):
     """One ``sse-sidecar ARGUMENTS``, its output in files below ``directory``."""
 
     def __init__(self, directory: Path, *arguments: str | Path, **environ: str) -> None:
@@ -41,7 +41,6 @@ class Command:
         self._environ = environ
         self._out = directory / "stdout"
         self._err = directory / "stderr"
-        self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start it, without a terminal and without input."""
@@ -54,17 +53,6 @@ class Command:
                 stdout=out,
                 stderr=err,
             )
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process is not None and self._process.returncode is None
 
     @property
     def output(self) -> str:
@@ -103,10 +91,6 @@ class Command:
         """Wait until it listens; return the admin listener's base URL."""
         return f"http://{(await self.logged('listening'))['admin'][0]}"
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
-
     async def ended(self) -> int:
         """Wait for its end and return its exit status."""
         assert self._process is not None
@@ -115,6 +99,6 @@ class Command:
 
     async def end(self) -> None:
         """End it at once, if it still runs."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self.running:
             self._process.kill()
             await self._process.wait()

@@ -51,14 +51,16 @@ def free_port() -> int:
             return port
 
 
-async def run(*command: str | Path, cwd: Path | None = None) -> tuple[int, str]:
-    """Run a command to its end; return its exit status, and stdout and stderr as one text."""
+async def run(
+    *command: str | Path, cwd: Path | None = None, stderr: int | None = asyncio.subprocess.STDOUT
+) -> tuple[int, str]:
+    """Run a command to its end; return its exit status and stdout, with stderr in it by default."""
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         cwd=cwd,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=stderr,
     )
     try:
         async with asyncio.timeout(60):
@@ -71,7 +73,28 @@ async def run(*command: str | Path, cwd: Path | None = None) -> tuple[int, str]:
     return process.returncode, output.decode("utf-8", "replace")
 
 
-class Process:
+class Child:
+    """What every process is that a test starts."""
+
+    _process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended yet."""
+        return self._process is not None and self._process.returncode is None
+
+    def signal(self, number: Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+
+class Process(Child):
     """One server program, in the foreground. Its stdout and stderr go to the file ``output``.
 
     It is ready when all ``ports`` accept connections on 127.0.0.1. As a context manager it is started and
@@ -91,7 +114,6 @@ class Process:
         self._output = output
         self._cwd = cwd
         self._environ = environ or {}
-        self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -99,17 +121,6 @@ class Process:
 
     async def __aexit__(self, *_failure: object) -> None:
         await self.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended yet."""
-        return self._process is not None and self._process.returncode is None
 
     @property
     def output(self) -> str:
@@ -146,10 +157,6 @@ class Process:
             else:
                 writer.close()
                 return
-
-    def signal(self, number: Signals) -> None:
-        """Send it a signal."""
-        os.kill(self.pid, number)
 
     async def stop(self, number: Signals = SIGTERM) -> int | None:
         """End it by this signal, or by force where that is not heard; return its exit status.
