@@ -138,7 +138,7 @@ export class Pane {
     if (told.type === "heartbeat") this.#tell("heartbeat", told.at);
     if (told.type === "drop") {
       this.#tell(`connection lost after event ${told.after}`, told.at, "alarm");
-      this.#say(`Connection lost after event ${told.after}. The stream goes on; resuming.`, "alarm");
+      this.#say(`Connection lost after event ${told.after}; resuming.`, "alarm");
     }
     if (told.type === "resume") {
       this.#tell(`resumed after event ${told.after}`, told.at, "accent");

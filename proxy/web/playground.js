@@ -65,7 +65,10 @@ function chosen() {
 
 function showChoice() {
   const { route, overSocket, ...asked } = chosen();
-  for (const input of form.elements.transport) input.disabled = Boolean(route.feed) && input.value === "websocket";
+  for (const input of form.elements.transport) {
+    input.disabled = Boolean(route.feed) && input.value === "websocket";
+    input.parentElement.title = input.disabled ? "The demo's feed goes over SSE only: its route has no bridge" : "";
+  }
   if (route.feed) form.elements.transport.value = "sse";
   const preset = currentPreset();
   for (const input of form.elements.preset) input.checked = input.value === preset?.id;
