@@ -579,7 +579,7 @@ async def test_a_reset_of_one_reader_is_nothing_to_the_others(
         await connection.gone()
 
     origin = await start_origin(script)
-    sidecar = await brief_sidecar(start_sidecar, origin.url)
+    sidecar = await brief_sidecar(start_sidecar, origin.url, heartbeat="15s")
     first = await ask(sidecar.url, "/x", method="POST", body=b"{}")
     target = f"/_streams/{first.header('stream-id')}"
     others = [await ask(sidecar.url, target) for _ in range(10)]
