@@ -150,7 +150,7 @@ async def test_an_upstream_of_a_pass_through_that_reads_nothing_loses_nothing(
     process = await start_process(configured(provider.url))
     socket = await connect(process.url, "/api/socket")
     stall = await Stall.begin(process)
-    await socket.say({"do": "pause", "seconds": seconds + 1})
+    await socket.say({"do": "pause", "seconds": seconds + 3})
 
     async def talk() -> None:
         nonlocal sent
