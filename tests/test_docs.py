@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from proxy.errors import ConfigError, RequestError, SidecarError, UpstreamError
 from proxy.server.routing import RouteTable
 from proxy.server.tunnel import Cause
 from proxy.telemetry import Facts, Joined, StoreFigures, Telemetry
+from tests.support.process import free_port
 from tests.support.websocket import BINARY, connect
 
 PROJECT = Path(__file__).parents[1]
@@ -378,13 +378,6 @@ class Demo:
         moved = moved.replace(":9090", f":{self.admin_port}").replace("/tmp/", f"{self.directory}/")
         ours = f"PYTHONPATH={shlex.quote(str(PROJECT))} {shlex.quote(sys.executable)} -m proxy"
         return moved.replace(".venv/bin/sse-sidecar", ours)
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

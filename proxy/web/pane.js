@@ -131,7 +131,6 @@ export class Pane {
 
   #observe(told) {
     const { record } = this;
-    if (told.type === "drop" && this.#stopping) return; // that is how a reader leaves
     record.note(told);
     this.#stale = true;
     if (told.type === "state") this.#changed();
@@ -189,12 +188,7 @@ export class Pane {
       await this.#stopping;
       const state = await (await fetch(new URL(`_streams/${this.stream}/state`, this.#base))).json();
       const whole = [];
-      const again = openStream(null, {
-        stream: this.stream,
-        after: state.first - 1,
-        base: this.#base,
-        retry: { delay: 50 }, // Chromium may throw away what came together with a broken end: it is there, ask again
-      });
+      const again = openStream(null, { stream: this.stream, after: state.first - 1, base: this.#base });
       try {
         for await (const event of again) whole.push(said(event));
       } catch (error) {

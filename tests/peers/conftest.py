@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,15 +13,14 @@ from proxy.server.app import Sidecar
 from tests.conftest import StartSidecar, config_for
 from tests.peers.peer import PEERS, Join, Peer, lacking_node
 from tests.support.origin import PATIENCE
+from tests.support.process import left_out
 
 
 @pytest.fixture(params=PEERS)
 def join(request: pytest.FixtureRequest) -> Join:
     """Every test is run with each library."""
     if request.param == "node-ws" and (reason := lacking_node()):
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"LEFT OUT: {reason}")
-        pytest.skip(f"LEFT OUT: Node's WebSocket client: {reason}")
+        left_out(f"Node's WebSocket client: {reason}")
     return PEERS[request.param]
 
 

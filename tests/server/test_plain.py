@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import StartOrigin, StartSidecar, at_rest, eventually, unsent
 from tests.support.client import Truncated, ask, read_answer, send
 from tests.support.origin import PATIENCE, Connection, Origin, reply, response
+from tests.support.process import free_port
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -21,13 +22,6 @@ def fields(head: bytes) -> list[tuple[str, str]]:
     """The header lines of a request's head, names in lower case, in their order."""
     lines = head.decode("latin-1").split("\r\n")[1:-2]
     return [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # Methods and bodies

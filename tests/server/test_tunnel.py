@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from proxy.server.tunnel import Tunnel
 from tests.conftest import StartOrigin, StartSidecar, eventually
 from tests.support.client import ask, read_answer, send
 from tests.support.origin import PATIENCE, Connection, Origin, Script, reply, response
+from tests.support.process import free_port
 from tests.support.script import in_turn
 from tests.support.tunnel import (
     ONE_WAY_OF_HTTP,
@@ -54,13 +54,6 @@ async def greet(client: Socket, upstream: Socket) -> None:
         got = await other.frame()
         assert got is not None
         assert (got.opcode, got.payload) == (TEXT, b"hello")
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # What the upstream gets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.origin import PATIENCE
+from tests.support.process import left_out
 
 #: Names of the command, by distribution.
 COMMANDS = ("chromium", "chromium-browser", "google-chrome")
@@ -48,12 +48,9 @@ async def launched(executable: str) -> AsyncIterator[Browser]:
 def chromium() -> str:
     """Path of a Chromium. Without one these tests are left out, but not where they count."""
     found = find_chromium()
-    if found is None:
-        reason = f"LEFT OUT: none of {', '.join(COMMANDS)} is installed, and these tests need a real browser"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
+    return found or left_out(
+        f"none of {', '.join(COMMANDS)} is installed, and these tests need a real browser"
+    )
 
 
 @pytest.fixture
