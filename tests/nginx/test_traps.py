@@ -21,6 +21,12 @@ from tests.support.script import holds
 #: Longer than an edge takes to notice what it notices at all, in seconds.
 A_WHILE = 1.0
 
+#: An edge's limit, cut down: short enough to wait for, enough for a busy machine to begin a stream.
+LIMIT = "2500ms"
+
+#: Heartbeats well below that limit, and as many of them as last for longer than it.
+HEARTBEAT, HEARTBEATS = "250ms", 14
+
 
 StartEdited = Callable[..., Awaitable[tuple[Edge, Sidecars]]]
 
@@ -46,12 +52,12 @@ async def start_edited(
 
 
 async def page_or_stream(connection: Connection) -> None:
-    """Answer with a page, to /thinks after a while; below /api/ with a stream of one event that goes on."""
+    """Answer with a page, to /thinks after more than `LIMIT`; below /api/ with one event and silence."""
     if connection.target.startswith("/api/"):
         await holds(b"data: 1\n\n")(connection)
         return
     if connection.target == "/thinks":
-        await asyncio.sleep(A_WHILE)
+        await asyncio.sleep(3)
     body = b"<p>hello</p>" * 1000
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body)
     await connection.send(head + body)
@@ -81,9 +87,8 @@ async def test_an_edge_that_does_not_tell_who_left(
     assert sidecars.readers("a") == 1
 
 
-#: HAProxy's limits, as short as a test can wait for.
-SHORT_SERVER = {r"timeout server +630s": "timeout server 600ms"}
-SHORT_CLIENT = {r"timeout client +60s": "timeout client 600ms"}
+SHORT_SERVER = {r"timeout server +630s": f"timeout server {LIMIT}"}
+SHORT_CLIENT = {r"timeout client +60s": f"timeout client {LIMIT}"}
 
 
 async def test_haproxy_counts_the_sidecar_s_silence(start_edited: StartEdited) -> None:
@@ -95,8 +100,8 @@ async def test_haproxy_counts_the_sidecar_s_silence(start_edited: StartEdited) -
 
 async def test_heartbeats_keep_a_stream_through_haproxy(start_edited: StartEdited) -> None:
     """With one below that limit, a stream is silent for longer and lives."""
-    edge, _ = await start_edited("haproxy", SHORT_SERVER | SHORT_CLIENT, HEARTBEAT="200ms")
-    assert await (await begun(edge)).until(b": ping\n" * 8)
+    edge, _ = await start_edited("haproxy", SHORT_SERVER | SHORT_CLIENT, HEARTBEAT=HEARTBEAT)
+    assert await (await begun(edge)).until(b": ping\n" * HEARTBEATS)
 
 
 async def test_haproxy_s_client_timeout_does_not_count_it(start_edited: StartEdited) -> None:
@@ -109,7 +114,7 @@ async def test_haproxy_s_client_timeout_does_not_count_it(start_edited: StartEdi
 
 async def test_envoy_s_route_timeout_counts_the_whole_stream(start_edited: StartEdited) -> None:
     """Where `timeout: 0s` is left out, or is anything else, heartbeats do not help."""
-    edge, _ = await start_edited("envoy", {r"timeout: 0s": "timeout: 0.6s"}, HEARTBEAT="100ms")
+    edge, _ = await start_edited("envoy", {r"timeout: 0s": "timeout: 2.5s"}, HEARTBEAT=HEARTBEAT)
     answer = await begun(edge)
     with pytest.raises(Truncated):
         await answer.rest()
@@ -118,9 +123,9 @@ async def test_envoy_s_route_timeout_counts_the_whole_stream(start_edited: Start
 async def test_envoy_s_idle_timeout_counts_silence(start_edited: StartEdited) -> None:
     """A heartbeat below `stream_idle_timeout` keeps a stream that is silent for longer."""
     edge, _ = await start_edited(
-        "envoy", {r"stream_idle_timeout: 630s": "stream_idle_timeout: 0.6s"}, HEARTBEAT="200ms"
+        "envoy", {r"stream_idle_timeout: 630s": "stream_idle_timeout: 2.5s"}, HEARTBEAT=HEARTBEAT
     )
-    assert await (await begun(edge)).until(b": ping\n" * 8)
+    assert await (await begun(edge)).until(b": ping\n" * HEARTBEATS)
 
 
 @pytest.mark.parametrize("name", ["haproxy", "caddy"])
