@@ -19,6 +19,7 @@ Three observations make it both exact and fast:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,6 +42,9 @@ class Parser:
     """
 
     __slots__ = ("_after_cr", "_at_start", "_limit", "_pending", "_scanned", "overflowed")
+
+    #: No bytes are wrong in an event stream.
+    broken = ""
 
     def __init__(self, max_block_bytes: int = MAX_BLOCK_BYTES) -> None:
         self._limit = max_block_bytes
@@ -74,6 +78,10 @@ class Parser:
         if b"\n\n\n" in data or data.startswith(b"\n"):
             blocks = [block for block in (block.lstrip(b"\n") for block in blocks) if block]
         return self._within_limit(blocks) if len(data) > self._limit else blocks
+
+    def finish(self) -> list[bytes]:
+        """Return nothing: an event ends with its empty line alone."""
+        return []
 
     @property
     def between_blocks(self) -> bool:
@@ -147,6 +155,23 @@ def decode(block: bytes) -> Event:
         elif name == b"retry" and is_digits(value):
             retry = int(value)
     return Event(event, "\n".join(data) if data else None, last_id, retry)
+
+
+#: An event in the form in which nearly all come.
+_USUAL = re.compile(rb"(?:event: ([^\n]+)\n)?data: ([^\n]*)")
+
+
+def named_data(block: bytes) -> tuple[str, bytes | str]:
+    """Return an event's name and its data, nothing where it has none, as ``decode`` does, but cheaply.
+
+    Data of one line is left in bytes.
+    """
+    usual = _USUAL.fullmatch(block)
+    if usual is None:
+        event = decode(block)
+        return event.event, event.data or ""
+    name, data = usual.groups()
+    return ("message" if name is None else name.decode("utf-8", "replace")), data
 
 
 def fields(block: bytes) -> Iterator[tuple[bytes, bytes]]:

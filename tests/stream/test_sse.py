@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.stream.sse import MAX_BLOCK_BYTES, Event, Parser, decode, fields, has_data, is_digits
+from proxy.stream.sse import MAX_BLOCK_BYTES, Event, Parser, decode, fields, has_data, is_digits, named_data
 from tests.stream.byte_streams import BOM, cut, cuts, every_way, streams
 from tests.stream.whatwg import EventSource, Message, interpret
 
@@ -246,3 +246,32 @@ def test_has_data(stream: bytes) -> None:
     """A block has data exactly where a client would dispatch an event for it."""
     for block in parse([stream])[0]:
         assert has_data(block) == (len(interpret(b"\n" + block + b"\n\n").messages) == 1)
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "data"),
+    [
+        (b"data: {}", "message", b"{}"),
+        (b"event: ping\ndata: {}", "ping", b"{}"),
+        (b"event: \xff\ndata: \xfe", "\ufffd", b"\xfe"),
+        (b"data:", "message", ""),
+        (b"event:\ndata:{}", "message", "{}"),
+        (b"id: s.1\nevent: ping\ndata: a\ndata: b", "ping", "a\nb"),
+        (b": comment", "message", ""),
+        (b"event: ping", "ping", ""),
+    ],
+)
+def test_named_data(block: bytes, name: str, data: bytes | str) -> None:
+    """An event's name and data; the data of one line stays in bytes."""
+    assert named_data(block) == (name, data)
+
+
+@settings(max_examples=300)
+@given(streams())
+def test_named_data_is_what_decode_finds(stream: bytes) -> None:
+    """However a block is written."""
+    for block in parse([stream])[0]:
+        event = decode(block)
+        name, data = named_data(block)
+        told = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        assert (name, told) == (event.event, event.data or "")
