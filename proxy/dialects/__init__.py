@@ -17,28 +17,52 @@ from urllib.parse import unquote
 
 from proxy.dialects.anthropic import Anthropic
 from proxy.dialects.base import Dialect, Failure, Verdict
+from proxy.dialects.bedrock import Bedrock
+from proxy.dialects.cohere import Cohere
 from proxy.dialects.gemini import Gemini
 from proxy.dialects.generic import Generic
+from proxy.dialects.ndjson import Ndjson
+from proxy.dialects.ollama import Ollama
 from proxy.dialects.openai import OpenAI
 from proxy.dialects.openai_responses import OpenAIResponses
+from proxy.dialects.text import PlainText
 
-__all__ = ["DIALECTS", "Dialect", "Failure", "Verdict", "confirm", "propose"]
+__all__ = ["DIALECTS", "Dialect", "Failure", "Verdict", "confirm", "propose", "segments_of"]
 
 #: By name, as a route's ``dialect`` setting spells it.
 DIALECTS: Mapping[str, Dialect] = MappingProxyType(
-    {dialect.name: dialect for dialect in (OpenAI(), OpenAIResponses(), Anthropic(), Gemini(), Generic())}
+    {
+        dialect.name: dialect
+        for dialect in (
+            OpenAI(),
+            OpenAIResponses(),
+            Anthropic(),
+            Gemini(),
+            Cohere(),
+            Ollama(),
+            Bedrock(),
+            Ndjson(),
+            PlainText(),
+            Generic(),
+        )
+    }
 )
 
 GENERIC = DIALECTS["generic"]
 
 
-def propose(path: str) -> Dialect:
-    """Guess the dialect from a request's path, given raw (percent-encoded) and without its query.
+def segments_of(path: str) -> list[str]:
+    """Return a path's segments as dialects look at them. It is given raw and without its query.
 
     The path is cut before it is decoded, so that an encoded slash stays part of its segment. Empty
     segments count for nothing: SDKs whose base URL ends in a slash send ``//chat/completions``.
     """
-    segments = [unquote(segment) for segment in path.split("/") if segment]
+    return [unquote(segment) for segment in path.split("/") if segment]
+
+
+def propose(path: str) -> Dialect:
+    """Guess the dialect from a request's path, given raw (percent-encoded) and without its query."""
+    segments = segments_of(path)
     return next((dialect for dialect in DIALECTS.values() if dialect.serves(segments)), GENERIC)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Dialect, Failure, Verdict, word_for
+from proxy.dialects.anthropic_decoder import AnthropicDecoder
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict, word_for
 from proxy.dialects.payload import data_block, read, write
 from proxy.stream.sse import decode
 
@@ -55,6 +56,7 @@ class Anthropic(Dialect):
     __slots__ = ()
 
     name = "anthropic"
+    provider = "anthropic"
 
     def serves(self, segments: list[str]) -> bool:
         """``…/messages``; what lies below it (``count_tokens``, ``batches``) does not stream."""
@@ -94,6 +96,10 @@ class Anthropic(Dialect):
     def error_body(self, status: int, kind: str, message: str) -> bytes | None:
         """The same object as in-band. It has no place for ``kind``."""
         return write(error_object(status, message))
+
+    def decoder(self, salt: str) -> Decoder:
+        """Return what reads a message's events."""
+        return AnthropicDecoder(salt)
 
 
 def error_object(status: int, message: str) -> dict[str, Any]:

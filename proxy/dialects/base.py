@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
+from proxy.dialects.part import Part
 from proxy.dialects.payload import asks_to_stream
+from proxy.stream import sse
+from proxy.stream.framing import Framing
+
+EVENT_STREAM = "text/event-stream"
 
 
 class Verdict(enum.Enum):
@@ -34,6 +40,23 @@ class Failure:
     status: int = 502
 
 
+class Decoder(abc.ABC):
+    """Reads one stream of a dialect and tells what it says. No method raises, whatever came."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def decode(self, block: bytes) -> list[Part]:
+        """Return what the next block says, in order; an ``Error`` or ``End`` is the last part of all.
+
+        A reader of the stream's beginning and end alone may leave blocks out in between.
+        """
+
+    def finish(self) -> list[Part]:
+        """Return what is still to be said when the stream has ended well, though without its marker."""
+        return []
+
+
 class Dialect(abc.ABC):
     """How one provider's stream looks. Stateless: one instance serves all streams.
 
@@ -49,6 +72,16 @@ class Dialect(abc.ABC):
     #: are told in the provider's shape.
     llm: ClassVar[bool] = True
 
+    #: The provider's name in metrics: ``gen_ai.provider.name`` of OpenTelemetry's GenAI conventions.
+    provider: ClassVar[str] = ""
+
+    #: What is asked of it: ``gen_ai.operation.name`` of these conventions.
+    operation: ClassVar[str] = "chat"
+
+    #: How bodies become blocks, by content type. A route whose ``dialect`` is ``auto`` re-emits event
+    #: streams alone: whoever asks for lines of JSON, without a word in the configuration, reads them.
+    framings: ClassVar[Mapping[str, Callable[[int], Framing]]] = MappingProxyType({EVENT_STREAM: sse.Parser})
+
     #: Whether the provider has streams that begin with a GET. Where it has none, a GET under one of its
     #: paths is an app's.
     streams_get: ClassVar[bool] = False
@@ -63,6 +96,17 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def serves(self, segments: list[str]) -> bool:
         """Whether a path with these (non-empty, decoded) segments is where this dialect is spoken."""
+
+    def streams_at(self, segments: Sequence[str]) -> bool:
+        """Whether an answer at this path may be a stream in another format than an event stream.
+
+        Providers that stream so answer other requests with the same content types.
+        """
+        return True
+
+    def model_at(self, segments: Sequence[str]) -> str:
+        """Return the model that a path names; nothing where the stream tells its model itself."""
+        return ""
 
     @abc.abstractmethod
     def confirms(self, block: bytes) -> bool:
@@ -89,6 +133,13 @@ class Dialect(abc.ABC):
 
         ``kind`` is the stable word for the problem. None means: answer with a problem document.
         """
+
+    def decoder(self, salt: str) -> Decoder | None:
+        """Return what reads a stream of this dialect; None where nobody knows what its events mean.
+
+        ``salt`` goes into the names that the decoder has to make up: it is another one for each stream.
+        """
+        return None
 
     def wants_stream(self, body: bytes) -> bool:
         """Whether this (whole) request body asks for a stream."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Dialect, Failure, Verdict, word_for
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict, word_for
 from proxy.dialects.choices import Choices
+from proxy.dialects.gemini_decoder import GeminiDecoder
 from proxy.dialects.payload import data_block, read, write
+from proxy.stream.json_array import JsonArray
 from proxy.stream.sse import decode
 
 #: The names of ``google.rpc.Code`` for HTTP statuses, as its comments pair them; 502 as gRPC's table
@@ -83,12 +86,19 @@ class Gemini(Dialect):
     __slots__ = ()
 
     name = "gemini"
+    provider = "gcp.gemini"
+    operation = "generate_content"
+    framings = MappingProxyType({**Dialect.framings, "application/json": JsonArray})
     ids_safe = False
     heartbeat = b"\n"
 
     def serves(self, segments: list[str]) -> bool:
         """``…:streamGenerateContent``, on the Gemini API's and on Vertex AI's paths."""
         return bool(segments) and segments[-1].endswith(":streamGenerateContent")
+
+    def streams_at(self, segments: Sequence[str]) -> bool:
+        """The same: ``:generateContent`` answers with JSON, too, and streams nothing."""
+        return self.serves(list(segments))
 
     def confirms(self, block: bytes) -> bool:
         """An object with at least one of the response's own keys."""
@@ -119,6 +129,10 @@ class Gemini(Dialect):
     def wants_stream(self, body: bytes) -> bool:
         """Always: the path has said so already."""
         return True
+
+    def decoder(self, salt: str) -> Decoder:
+        """Return what reads chunks."""
+        return GeminiDecoder(salt)
 
 
 def error_object(status: int, message: str) -> dict[str, Any]:

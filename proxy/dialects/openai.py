@@ -8,14 +8,11 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Dialect, Failure, Verdict, word_for
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict, word_for
 from proxy.dialects.choices import Choices
+from proxy.dialects.openai_decoder import OpenAIDecoder, is_done
 from proxy.dialects.payload import data_block, read, write
 from proxy.stream.sse import Event, decode
-
-#: The terminal marker, alone in its block. The SDKs look at the beginning only, but a block that
-#: goes on after it is a provider's garbage and no end.
-DONE = "[DONE]"
 
 #: How nearly every chunk begins, up to the key by which it is known.
 _CHUNK_BLOCK = re.compile(rb'data: \{(?:"id": ?"[^"\\]*", ?)?"(?:object": ?"chat\.completion|choices": ?\[)')
@@ -61,6 +58,7 @@ class OpenAI(Dialect):
     __slots__ = ()
 
     name = "openai"
+    provider = "openai"
 
     def serves(self, segments: list[str]) -> bool:
         """``…/chat/completions``, below any prefix (Azure's deployments, gateways)."""
@@ -105,14 +103,13 @@ class OpenAI(Dialect):
         """``data: {"error": …}``: the SDKs raise on any payload with a truthy ``error``."""
         return data_block({"error": error_object(failure.status, failure.reason, failure.message)})
 
+    def decoder(self, salt: str) -> Decoder:
+        """Return what reads chunks."""
+        return OpenAIDecoder(salt)
+
     def error_body(self, status: int, kind: str, message: str) -> bytes | None:
         """``{"error": …}``, with the kind as ``code``."""
         return write({"error": error_object(status, kind, message)})
-
-
-def is_done(event: Event) -> bool:
-    """Whether the block is the terminal marker."""
-    return event.data is not None and event.data.strip() == DONE
 
 
 def _may_tell_error(text: bytes) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Dialect, Failure, Verdict
-from proxy.dialects.openai import error_object, is_done
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict
+from proxy.dialects.openai import error_object
+from proxy.dialects.openai_decoder import is_done
+from proxy.dialects.openai_responses_decoder import OpenAIResponsesDecoder
 from proxy.dialects.payload import data_block, read, write
 from proxy.stream.sse import Event, decode
 
@@ -36,6 +38,7 @@ class OpenAIResponses(Dialect):
     __slots__ = ()
 
     name = "openai-responses"
+    provider = "openai"
     streams_get = True
 
     def serves(self, segments: list[str]) -> bool:
@@ -72,6 +75,10 @@ class OpenAIResponses(Dialect):
     def error_body(self, status: int, kind: str, message: str) -> bytes | None:
         """``{"error": …}``, as chat completions answer."""
         return write({"error": error_object(status, kind, message)})
+
+    def decoder(self, salt: str) -> Decoder:
+        """Return what reads a response's events."""
+        return OpenAIResponsesDecoder(salt)
 
 
 def name_of(event: Event) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dialects.payload import FORGIVING_BYTES, asks_to_stream, data_block, read, write
+from proxy.dialects.payload import FORGIVING_BYTES, as_text, asks_to_stream, data_block, read, reader, write
 from proxy.stream.sse import decode
 
 DEEP = "[" * 100_000
@@ -82,6 +83,35 @@ def test_a_written_message_comes_back_whole(message: str, event: str) -> None:
 def test_lone_surrogates_are_written_as_escapes() -> None:
     """A message made of undecodable bytes does not raise while an error is being told."""
     assert write({"message": "\udcff"}) == b'{"message":"\\udcff"}'
+
+
+def test_what_is_no_json_is_written_as_null() -> None:
+    """Python reads ``NaN``, and a page's ``JSON.parse`` does not: one such number would end its stream."""
+    assert write({"a": [math.nan, math.inf, 1.5]}) == b'{"a":[null,null,1.5]}'
+
+
+def test_what_is_nested_too_deep_is_written_as_far_as_it_goes() -> None:
+    """The attack: a value that can just be read where the stack is lower."""
+    value: dict[str, Any] = {}
+    for _ in range(100_000):
+        value = {"a": value}
+    assert json.loads(write(value))["a"]["a"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['{"finish": "a", "index": "3"}', "[]", "{", b'{"finish": NaN}', '{"finish": "\\ud83d"}', DEEP, ""],
+)
+def test_a_reader_reads_as_read_does(source: str | bytes) -> None:
+    """It is the same, made ready for one shape."""
+    assert repr(reader(Chunk)(source)) == repr(read(source, Chunk))
+
+
+def test_a_reader_takes_bytes_that_are_no_utf8() -> None:
+    """They read as the standard's parser of event streams reads them."""
+    assert reader(Chunk)(b'{"finish": "\xff"}') == Chunk(finish="\ufffd")
+    assert as_text(b"\xffa") == "\ufffda"
+    assert as_text("a") == "a"
 
 
 @pytest.mark.parametrize(
