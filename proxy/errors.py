@@ -9,6 +9,7 @@
     │   ├── Refused                             403
     │   ├── NoRoute  UnknownStream              404
     │   ├── MethodNotAllowed                    405
+    │   ├── NotAcceptable                       406
     │   ├── NothingRunning                      409
     │   ├── Gap  Expired                        410
     │   ├── BodyTooLarge                        413
@@ -165,6 +166,14 @@ class MethodNotAllowed(RequestError):
     def headers(self) -> dict[str, str]:
         """The ``Allow`` field."""
         return {"Allow": ", ".join(self.allowed)}
+
+
+class NotAcceptable(RequestError):
+    """The route answers in one form only, and the client does not name it in ``Accept``."""
+
+    status = 406
+    kind = "not-acceptable"
+    title = "Not acceptable"
 
 
 class Gap(RequestError):

@@ -19,12 +19,15 @@ from proxy.config.document import MAX_BYTES, WHOLE_FILE, decode, read_document
 from proxy.config.json_schema import schema
 from proxy.config.model import (
     Admin,
+    Alias,
     Config,
+    Emit,
     Limits,
     Log,
     MemoryStore,
     Policy,
     Principal,
+    Prompt,
     Replay,
     Route,
     Store,
@@ -39,12 +42,15 @@ from proxy.errors import ConfigError, ConfigProblem
 
 __all__ = [
     "Admin",
+    "Alias",
     "Config",
+    "Emit",
     "Limits",
     "Log",
     "MemoryStore",
     "Policy",
     "Principal",
+    "Prompt",
     "Replay",
     "Route",
     "Store",

@@ -40,7 +40,8 @@ class Item:
 
     ``where`` is its YAML path, ``line`` where it stands (a list or mapping: where its key stands) and
     ``key_line`` the line of its key, all from 1. ``text`` is a scalar as written, references replaced.
-    ``variables`` names the environment variables in it. A ``spoilt`` item has been reported already.
+    ``variables`` names the environment variables in it. ``quoted``: it was, so it is text whatever it says.
+    A ``spoilt`` item has been reported already.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Item:
     text: str = field(default="", repr=False)
     variables: tuple[str, ...] = ()
     spoilt: bool = False
+    quoted: bool = False
 
     @property
     def children(self) -> dict[str, Item]:
@@ -139,37 +141,60 @@ def plain(text: str) -> str | int | float | bool | None:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-_REFERENCE: Final = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<close>\}?))")
+REFERENCE: Final = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<inside>[^}]*)(?P<close>\}?))")
+QUERY: Final = re.compile(
+    r"query\.(?P<name>[A-Za-z_][A-Za-z0-9_-]{0,63})(?::-(?P<default>(?s:.*)))?", re.ASCII
+)
+"""What stands inside of a reference to a client's query; see :mod:`proxy.config.template`."""
+
+TEMPLATES: Final = re.compile(r"routes\[[0-9]+\]\.prompt\.body(?:[.\[].*)?", re.DOTALL)
+"""Where references to the query may stand."""
+
 _INSIDE: Final = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?s:.*)))?", re.ASCII)
 
 
-def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+def substitute(
+    text: str, environ: Mapping[str, str], *, template: bool = False
+) -> tuple[str, tuple[str, ...]]:
     """``text`` with its references replaced, and the names it referred to.
 
     As in a shell, ``${NAME:-default}`` takes the default when the variable is unset or empty. ``$$`` is
     ``$``; any other ``$`` stands for itself. ValueError on an unset variable or a malformed reference.
+
+    A ``template`` stays one: its references to the query stay, and so does ``$$``, which a ``$`` that comes
+    from a variable becomes as well: no variable's value is a reference.
     """
     names: list[str] = []
 
     def value_of(match: re.Match[str]) -> str:
         if match["dollar"]:
-            return "$"
+            return "$$" if template else "$"
+        if template and match["close"] and QUERY.fullmatch(match["inside"]):
+            _refuse_nesting(match["inside"])
+            return match[0]
         name, default = _name_and_default(match)
         names.append(name)
-        return _lookup(name, default, environ)
+        value = _lookup(name, default, environ)
+        return value.replace("$", "$$") if template else value
 
-    return _REFERENCE.sub(value_of, text), tuple(dict.fromkeys(names))
+    return REFERENCE.sub(value_of, text), tuple(dict.fromkeys(names))
 
 
 def _name_and_default(match: re.Match[str]) -> tuple[str, str | None]:
     inside = _INSIDE.fullmatch(match["inside"])
     if not match["close"]:
         raise ValueError("a `${` has no `}`; a literal `$` is written `$$`")
+    if inside is None and QUERY.fullmatch(match["inside"]):
+        raise ValueError("only the `prompt.body` of a route can refer to the query of a request")
     if inside is None:
         raise ValueError("a reference is ${NAME} or ${NAME:-default}; a literal `$` is written `$$`")
-    if "${" in (inside["default"] or ""):
-        raise ValueError("references do not nest: the default of one holds another")
+    _refuse_nesting(inside["default"] or "")
     return inside["name"], inside["default"]
+
+
+def _refuse_nesting(inside: str) -> None:
+    if "${" in inside:
+        raise ValueError("references do not nest: the default of one holds another")
 
 
 def _lookup(name: str, default: str | None, environ: Mapping[str, str]) -> str:
@@ -280,11 +305,12 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, where: str, key_line: int) -> Item:
         line = _line(node)
         try:
-            text, variables = substitute(node.value, self.environ)
+            template = TEMPLATES.fullmatch(where) is not None
+            text, variables = substitute(node.value, self.environ, template=template)
         except ValueError as error:
             return self._spoilt(where, line, str(error))
         value = plain(text) if node.style is None and not variables else text
-        return Item(where, line, key_line, value, text, variables)
+        return Item(where, line, key_line, value, text, variables, quoted=node.style is not None)
 
     def _entries(self, node: yaml.Node, where: str, depth: int) -> dict[str, Item]:
         entries: dict[str, Item] = {}

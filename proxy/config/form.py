@@ -298,10 +298,14 @@ class Table(Form):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Block(Form):
-    """A mapping with known keys, read into the struct ``kind``; one of ``words`` may stand for it all."""
+    """A mapping with known keys, read into the struct ``kind``; one of ``words`` may stand for it all.
+
+    So may a text alone, which then is the value of the key ``short``.
+    """
 
     kind: type[msgspec.Struct]
     words: Mapping[str, msgspec.Struct] = field(default_factory=dict)
+    short: str | None = None
 
     def written(self, value: Any) -> Any:
         """The word for ``value``, if there is one, else nothing: its fields have their own defaults."""
@@ -310,6 +314,8 @@ class Block(Form):
     def _read(self, item: Item, reading: Reading) -> msgspec.Struct:
         if item.word is not None and item.word in self.words:
             return self.words[item.word]
+        if self.short is not None and isinstance(item.value, str):
+            return self.kind(**{self.short: settings_of(self.kind)[self.short].form.read(item, reading)})
         before = reading.faults
         values = self._fields(item, reading)
         if self.kind in reading.rules:
@@ -321,7 +327,7 @@ class Block(Form):
     def _fields(self, item: Item, reading: Reading) -> Fields:
         """The fields that can be read; what is missing, unknown or unusable is reported."""
         known = settings_of(self.kind)
-        entries = _mapping(item, or_words=self.words)
+        entries = _mapping(item, or_words=self.words, short=self.short)
         for name in [name for name, setting in known.items() if setting.required and name not in entries]:
             reading.refuse(item, f"`{name}` is missing")
         values: Fields = {}
@@ -344,12 +350,16 @@ class Block(Form):
 
     def _shapes(self) -> list[JsonSchema]:
         words = [OFF if word == "off" else ON if word == "on" else {"const": word} for word in self.words]
-        return [{"$ref": f"#/$defs/{self.kind.__name__}"}, *words]
+        texts = [] if self.short is None else settings_of(self.kind)[self.short].form._shapes()
+        return [{"$ref": f"#/$defs/{self.kind.__name__}"}, *words, *texts]
 
 
-def _mapping(item: Item, *, or_words: Iterable[str] = (), secret: bool = False) -> dict[str, Item]:
+def _mapping(
+    item: Item, *, or_words: Iterable[str] = (), short: str | None = None, secret: bool = False
+) -> dict[str, Item]:
     if not isinstance(item.value, dict):
         words = "".join(f" or `{word}`" for word in or_words)
+        words += f" or the `{short}` alone" if short else ""
         raise _expected(f"expected a mapping (key: value){words}", item, secret=secret)
     return item.value
 

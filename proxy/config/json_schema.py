@@ -21,8 +21,11 @@ STRUCTS: Final = (
     model.Upstream,
     model.Policy,
     model.Replay,
+    model.Emit,
     model.Timeouts,
     model.Principal,
+    model.Prompt,
+    model.Alias,
     model.Route,
 )
 """Every struct below :class:`model.Config`; each becomes an entry of ``$defs``."""

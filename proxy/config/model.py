@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from proxy.config import syntax
 from proxy.config.form import COMPUTED, Block, Count, Duration, Listing, Size, Table, Text
+from proxy.config.template import Additions, Template, TemplateText
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -227,6 +228,35 @@ class Principal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header: TokenOrNone = None
 
 
+Dialect = Literal[
+    "auto",
+    "openai",
+    "openai-responses",
+    "anthropic",
+    "gemini",
+    "cohere",
+    "ollama",
+    "bedrock",
+    "ndjson",
+    "text",
+    "generic",
+]
+
+
+class Emit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """In which form streams leave; `unified` alone is the same as `{form: unified}`.
+
+    form: passthrough leaves the provider's blocks as they came; the others are told anew.
+    raw: Whether events that the form has no place for are told as raw ones.
+    """
+
+    form: Literal["passthrough", "unified", "openai", "ai-sdk", "ag-ui"] = "passthrough"
+    raw: bool = False
+
+
+_FORMS: Final = {form: Emit(form=form) for form in ("passthrough", "unified", "openai", "ai-sdk", "ag-ui")}
+
+
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How streams are treated. Each setting may stand in `defaults` and in a route; the route wins.
 
@@ -246,6 +276,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slow_reader: pause stops reading the upstream for the fastest reader's sake; drop never does.
     open_after: Start the answer after so long without one from the upstream; a later failure is told in-band.
     dialect: What the upstream's stream looks like; auto goes by the path and the first block.
+    observe: Whether models, tokens and times are read out of streams, for metrics and the log.
+    emit: In which form the stream leaves; passthrough is as it came.
     principal: What a stream belongs to besides its id.
     hosts: Replaces the top-level hosts.
     origins: Replaces the top-level origins.
@@ -266,10 +298,40 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     finished: Literal["auto", "stop", "restart"] = "auto"
     slow_reader: Literal["pause", "drop"] = "pause"
     open_after: Annotated[float | None, Duration(off=True)] = None
-    dialect: Literal["auto", "openai", "openai-responses", "anthropic", "gemini", "generic"] = "auto"
+    dialect: Dialect = "auto"
+    observe: bool = True
+    emit: Annotated[Emit, Block(Emit, _FORMS)] = Emit()
     principal: Principal | None = None
     hosts: Hosts | None = None
     origins: Origins | None = None
+
+
+class Prompt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The POST that stands behind a GET: EventSource can send nothing else.
+
+    path: Where the upstream is asked, with its query if it needs one.
+    body: A JSON object, as a mapping or as text; ${query.NAME} in its strings is what the query says.
+    max_length: Characters that one value of the query may have.
+    """
+
+    path: Annotated[str, Text(syntax.target, syntax.PATH_PATTERN)]
+    body: Annotated[Template, TemplateText()]
+    max_length: int = 4000
+
+
+class Alias(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an app calls its streams, by which they can be asked for; `id` alone is the same as `{field: id}`.
+
+    field: The field of a JSON request body that names the chat.
+    forward: Whether it goes upstream; if unsaid, not where the route's emit or dialect tells of a provider.
+    """
+
+    field: Name
+    forward: bool | None = None
+
+
+APPS: Final = frozenset({"auto", "ndjson", "text", "generic"})
+"""Dialects of a route that may lead to an app: it may want to know which chat a request belongs to."""
 
 
 class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -284,6 +346,9 @@ class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     strip_prefix: Removed from the front of the path before it goes upstream.
     host: Whose Host header goes upstream.
     websocket: What an Upgrade gets: bridge brings the route's streams, passthrough joins two WebSockets.
+    inject: What is added to JSON bodies that ask for a stream, where they do not say it themselves.
+    prompt: Makes of a GET with a query the POST that the upstream wants, for EventSource.
+    alias: What the app calls its streams: GET <path>/<alias>/stream answers with the one that runs.
     """
 
     name: Name
@@ -295,6 +360,16 @@ class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     strip_prefix: Prefix = ""
     host: Literal["upstream", "client"] = "upstream"
     websocket: Literal["off", "bridge", "passthrough"] = "off"
+    inject: Annotated[str, Additions()] = ""
+    prompt: Prompt | None = None
+    alias: Annotated[Alias, Block(Alias, short="field")] | None = None
+
+    @property
+    def forwards_alias(self) -> bool:
+        """Whether the field that names a chat goes upstream: providers refuse what they do not know."""
+        if self.alias is None or self.alias.forward is not None:
+            return self.alias is None or bool(self.alias.forward)
+        return self.emit.form == "passthrough" and self.dialect in APPS
 
     def idle_for(self, feed: bool) -> float | None:
         """Seconds without an upstream byte that end a stream; None for no limit.

@@ -5,16 +5,23 @@ A rule gets the fields of its struct that could be read, so that one fault does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import msgspec
 
 from proxy.config import syntax
 from proxy.config.document import Item, shown_key
 from proxy.config.form import settings_of
-from proxy.config.model import Config, Policy, Principal, Route, Timeouts, Upstream
+from proxy.config.model import Config, Emit, Policy, Principal, Prompt, Route, Timeouts, Upstream
 from proxy.config.reading import Fields, Reading, Rule, suggestion
+from proxy.dialects import DIALECTS, Dialect, propose
+
+#: Methods of requests whose body may name a chat.
+BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
+
+#: What a route with `prompt` serves. HEAD mirrors GET, and starts nothing.
+PROMPT_METHODS: Final = ("GET", "HEAD")
 
 
 def check_upstream(fields: Fields, item: Item, reading: Reading) -> None:
@@ -79,6 +86,12 @@ def check_route(fields: Fields, item: Item, reading: Reading) -> None:
     """
     check_policy(fields, item, reading)
     _check_websocket(fields, item, reading)
+    _check_emit(fields, item, reading)
+    _check_inject(fields, item, reading)
+    _check_alias(fields, item, reading)
+    if fields.get("prompt"):
+        _check_prompt(fields, item, reading)
+        return
     methods = fields.get("methods")
     if fields.get("reconnect") and methods and "GET" not in methods:
         reading.refuse(item.children["reconnect"], f"needs GET, but the methods are {', '.join(methods)}")
@@ -98,6 +111,103 @@ def _check_websocket(fields: Fields, item: Item, reading: Reading) -> None:
         if setting is None or spoken in needs or not setting.where.startswith(item.where):
             continue
         reading.refuse_key(setting, f"has no effect: needs `websocket: {' or '.join(needs)}`")
+
+
+#: The forms that have a place for events that no other place is for.
+RAW_FORMS: Final = ("unified", "ai-sdk", "ag-ui")
+
+
+def _check_emit(fields: Fields, item: Item, reading: Reading) -> None:
+    """A form needs events whose meaning is known, and ids of our own, where the route itself asks for it.
+
+    One that `defaults` ask for is had where it can be had.
+    """
+    emit = fields.get("emit", Emit())
+    if emit.raw and emit.form not in RAW_FORMS:
+        said = f"`raw` has no effect: `{emit.form}` has no place for such events"
+        reading.refuse(item.children["emit"], said)
+    if emit.form == "passthrough" or not item.children["emit"].where.startswith(item.where):
+        return
+    dialect = DIALECTS.get(fields.get("dialect", "auto"))
+    if dialect is not None and dialect.decoder("") is None:
+        said = f"nobody knows what the events of dialect {dialect.name} mean; they can only pass through"
+        reading.refuse(item.children["emit"], said)
+    if fields.get("ids") == "upstream":
+        reading.refuse(item.children["ids"], f"the blocks of `emit: {emit.form}` are not the upstream's")
+
+
+#: A request that asks for a stream in every dialect that has a word for it.
+_ASKING: Final = b'{"stream":true}'
+
+
+def _check_inject(fields: Fields, item: Item, reading: Reading) -> None:
+    """There must be a way to tell which requests ask for a stream."""
+    dialect = DIALECTS.get(fields.get("dialect", "auto"))
+    if fields.get("inject") and dialect is not None and not dialect.wants_stream(_ASKING):
+        said = f"has no effect: nothing tells which requests of dialect {dialect.name} ask for a stream"
+        reading.refuse_key(item.children["inject"], said)
+
+
+def _check_alias(fields: Fields, item: Item, reading: Reading) -> None:
+    """An alias can be guessed, comes in a body, stands below the path, and is answered from the log."""
+    if not fields.get("alias"):
+        return
+    alias, methods, path = item.children["alias"], fields.get("methods"), fields.get("path", "/")
+    if "principal" not in item.children or fields.get("principal", item) is None:
+        said = "needs a `principal`: a chat's id can be guessed, and must not be all that it takes to read it"
+        reading.refuse_key(alias, said)
+    if fields.get("prompt"):
+        reading.refuse_key(alias, "has no effect: a route with `prompt` takes no body that could name a chat")
+    elif methods and not BODY_METHODS & set(methods):
+        said = f"has no effect: the alias is read from a body, and the methods are {', '.join(methods)}"
+        reading.refuse_key(alias, said)
+    if path.rstrip("/").endswith("}"):
+        said = (
+            f"streams are asked for at <path>/<alias>/stream; expected a path with a fixed end, got `{path}`"
+        )
+        reading.refuse_key(alias, said)
+    if "replay" in fields and not fields["replay"].enabled:
+        reading.refuse_key(alias, "has no effect: `replay` is off, so that no stream can be read again")
+
+
+#: What a route with `prompt` cannot also be, by setting: which of its values are good, and why no others.
+_OF_A_PROMPT: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "methods": (lambda methods: methods is None, "has no effect: a route with `prompt` serves GET"),
+    "reconnect": (lambda reconnect: not reconnect, "has no effect: a prompt is never sent a second time"),
+    "alias": (
+        lambda alias: alias is None,
+        "has no effect: the alias is read from a body, and a GET has none",
+    ),
+    "strip_prefix": (lambda prefix: not prefix, "has no effect: `prompt.path` goes upstream as it is"),
+    "websocket": (lambda word: word == "off", "cannot be: `prompt` is for GET; route the bridge beside it"),
+    "ids": (
+        lambda word: word in ("auto", "always"),
+        "cannot be on a route with `prompt`: an EventSource without ids begins anew whenever a stream ends",
+    ),
+    "replay": (
+        lambda replay: replay.enabled,
+        "cannot be on a route with `prompt`: an EventSource without ids begins anew whenever a stream ends",
+    ),
+}
+
+
+def _check_prompt(fields: Fields, item: Item, reading: Reading) -> None:
+    """It serves GET, numbers every block itself, and asks for a stream. Fills in ``methods`` and ``ids``."""
+    for name, (good, said) in _OF_A_PROMPT.items():
+        if name in fields and name in item.children and not good(fields[name]):
+            reading.refuse_key(item.children[name], said)
+    prompt: Prompt = fields["prompt"]
+    blank = prompt.body.filled(dict.fromkeys((reference.name for reference in prompt.body.references), ""))
+    dialect = _dialect_of(prompt, fields)
+    if dialect is not None and dialect.llm and not dialect.wants_stream(blank):
+        said = f"does not ask for a stream, as dialect {dialect.name} does with `stream: true`"
+        reading.refuse(item.children["prompt"].children["body"], said)
+    fields["methods"], fields["ids"] = PROMPT_METHODS, "always"
+
+
+def _dialect_of(prompt: Prompt, fields: Fields) -> Dialect | None:
+    named = fields.get("dialect", "auto")
+    return propose(prompt.path.partition("?")[0]) if named == "auto" else DIALECTS.get(named)
 
 
 def _strips(prefix: str, path: str) -> bool:
@@ -165,6 +275,8 @@ def _check_order(routes: list[Item], reading: Reading) -> None:
             reading.refuse(route.children["path"], said)
         elif _speaks_websocket(route):
             _check_handshakes(route, broader, reading)
+        if "alias" in route.children:
+            _check_resumes(route, broader, reading)
         seen.setdefault(syntax.reach(path), []).append(route)
 
 
@@ -179,6 +291,17 @@ def _check_handshakes(route: Item, broader: list[Item], reading: Reading) -> Non
             return
 
 
+def _check_resumes(route: Item, broader: list[Item], reading: Reading) -> None:
+    """Streams are asked for by their alias with GET, below the path of the route."""
+    for other in broader:
+        methods = _methods(other)
+        if (methods is None or "GET" in methods) and syntax.reach(_text(other, "path") or "").endswith("*"):
+            line = other.children["path"].line
+            said = f"is never reached: {other.where} on line {line} takes the GETs below its path first"
+            reading.refuse_key(route.children["alias"], said)
+            return
+
+
 def _speaks_websocket(route: Item) -> bool:
     return "websocket" in route.children and route.children["websocket"].word in ("bridge", "passthrough")
 
@@ -190,6 +313,8 @@ def _serves_methods_of(broad: Item, narrow: Item) -> bool:
 
 def _methods(route: Item) -> set[str] | None:
     """The methods of a route; None for all of them."""
+    if "prompt" in route.children and route.children["prompt"].children:
+        return set(PROMPT_METHODS)
     if "methods" not in route.children or route.children["methods"].value is None:
         return None
     return {element.text.upper() for element in route.children["methods"].elements}

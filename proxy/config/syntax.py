@@ -220,6 +220,16 @@ def _clean_path(text: str) -> str:
     return text
 
 
+def target(text: str) -> str:
+    """What an upstream is asked for: a literal path, and perhaps a query."""
+    path, question, query = text.partition("?")
+    if not path.startswith("/"):
+        raise ValueError("expected a path that starts with `/`")
+    if "#" in query or _UNPRINTABLE.search(query) or not text.isascii():
+        raise ValueError("expected a path and query without fragment, blanks and letters that need encoding")
+    return f"{_clean_path(path)}{question}{query}"
+
+
 # aiohttp's own grammar of dynamic paths (web_urldispatcher.py); a test holds the two against each other.
 _DYNAMIC: Final = re.compile(r"(\{[_a-zA-Z][^{}]*(?:\{[^{}]*\}[^{}]*)*\})")
 _VARIABLE: Final = re.compile(r"\{(?P<name>[_a-zA-Z][_a-zA-Z0-9]*)(?::(?P<regex>.+))?\}")

@@ -27,7 +27,7 @@ from proxy.errors import (
     UnknownStream,
     UpstreamBroken,
 )
-from proxy.server import guard, handshake, report, resume
+from proxy.server import guard, handshake, inject, report, resume
 from proxy.server.coding import IDENTITY, Decoder, decoder
 from proxy.server.exchange import Exchange
 from proxy.server.hub import GOODBYE_SECONDS, Hub
@@ -320,6 +320,7 @@ class Bridge:
             exchange = self._ask(request)
             guard.check_caller(request, exchange.config, exchange.route, credentials=exchange.credentials)
             exchange.upload.check_head()
+            await inject.add(exchange)
             opening = await self._opener.prepare(exchange, exchange.call())
             begun = await opening()
             told = begun.relay is None and self._hub.telemetry.tells_requests

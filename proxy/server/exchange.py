@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import hdrs, web
 from aiohttp.http import RawResponseMessage
@@ -22,6 +22,9 @@ from proxy.server.upstream import Upstream, as_interim
 from proxy.stream import cursor
 from proxy.stream.cursor import Cursor
 
+if TYPE_CHECKING:
+    from proxy.server.alias import Alias
+
 #: What a request loses on its way, besides what belongs to the hop: by whether its upstream gets our
 #: credential, else by whether its peer is trusted to say where it came from. The upstream's own Host
 #: field is written for it, and the sidecar answers Expect itself.
@@ -31,6 +34,20 @@ _NOT_BELIEVED = headers.Sieve((*_ALWAYS, *headers.FORWARDING), (headers.FORWARDI
 _PAID = headers.Sieve(
     (*_ALWAYS, *headers.FORWARDING, *headers.CREDENTIALS, *headers.PAGE),
     (headers.FORWARDING_PREFIX, "sec-fetch-"),
+)
+
+#: What a GET says that is not true of the POST which a prompt makes of it.
+_OF_A_GET = (
+    hdrs.CACHE_CONTROL,
+    hdrs.PRAGMA,
+    hdrs.CONTENT_ENCODING,
+    hdrs.IF_MATCH,
+    hdrs.IF_MODIFIED_SINCE,
+    hdrs.IF_NONE_MATCH,
+    hdrs.IF_RANGE,
+    hdrs.IF_UNMODIFIED_SINCE,
+    hdrs.RANGE,
+    LAST_EVENT_ID,
 )
 
 
@@ -54,7 +71,7 @@ class Exchange:
     """A request that a route has accepted.
 
     ``started`` is the loop's time of its arrival. ``upload`` is its body. ``bridged``: it came over a
-    WebSocket, on which there is no place for interim responses.
+    WebSocket, on which there is no place for interim responses. ``alias`` is what the app calls its stream.
     """
 
     request: web.BaseRequest
@@ -66,6 +83,7 @@ class Exchange:
     upload: Upload
     started: float
     bridged: bool = False
+    alias: Alias | None = None
 
     @property
     def credentials(self) -> bool:
@@ -73,9 +91,14 @@ class Exchange:
         return self.upstream.injects_credentials
 
     @property
+    def guarded(self) -> bool:
+        """Whether the request spends something, so that foreign pages are kept out."""
+        return self.credentials or self.route.prompt is not None
+
+    @property
     def is_feed(self) -> bool:
         """Whether a stream of this request may be an app's feed: its first block would tell."""
-        if self.request.method != hdrs.METH_GET:
+        if self.request.method != hdrs.METH_GET or self.route.prompt is not None:
             return False
         guessed = self.route.dialect == "auto"  # an app may well have a feed at /api/messages
         return not self.dialect.llm or (guessed and not self.dialect.streams_get)
@@ -97,10 +120,10 @@ class Exchange:
 
     def call(self) -> Call:
         """Return the request that goes upstream."""
-        fields = self._headers()
+        fields, prompt = self._headers(), self.route.prompt
         return Call(
-            method=self.request.method,
-            target=self._target(),
+            method=self.request.method if prompt is None else hdrs.METH_POST,
+            target=self._target() if prompt is None else prompt.path,
             headers=fields,
             timeouts=self.route.timeouts,
             body=self.upload if self.upload.exists else None,
@@ -130,6 +153,10 @@ class Exchange:
         fields = CIMultiDict([(hdrs.HOST, host), *sieve.sift(request.headers)])
         if LAST_EVENT_ID in fields and own_cursor(request, self.route) is not None:
             del fields[LAST_EVENT_ID]  # an id of ours means nothing to the upstream
+        if self.route.prompt is not None:
+            _ask_by_post(fields)
+        if self.upload.replaced:
+            self.upload.describe(fields)
         if not self.credentials:
             fields.update(headers.forwarding(origin, request))
         if self.dialect.llm or "text/event-stream" in fields.get(hdrs.ACCEPT, ""):
@@ -148,6 +175,14 @@ class Exchange:
             transport.write(as_interim(message, headers.end_to_end(message.headers, drop)))
 
 
+def _ask_by_post(fields: CIMultiDict[str]) -> None:
+    """Let the fields of a GET be those of a prompt's POST; ``Upload.describe`` knows its length."""
+    for name in _OF_A_GET:
+        fields.popall(name, None)
+    fields[hdrs.CONTENT_TYPE] = "application/json"
+    fields[hdrs.CONTENT_LENGTH] = "0"
+
+
 #: How many paths' dialects are remembered, and the longest such path: together they bound what clients
 #: can make the sidecar hold.
 PROPOSALS = 1024
@@ -157,7 +192,9 @@ _propose = functools.lru_cache(maxsize=PROPOSALS)(propose)
 
 
 def dialect_of(route: Route, path: str) -> Dialect:
-    """Return the dialect that the route names, or that the path proposes."""
+    """Return the dialect that the route names, or that the path proposes: the one that goes upstream."""
+    if route.prompt is not None:
+        path = route.prompt.path.partition("?")[0]
     if route.dialect != "auto":
         return DIALECTS[route.dialect]
     return _propose(path) if len(path) <= PROPOSED_LENGTH else propose(path)
@@ -170,11 +207,17 @@ def owner(request: web.BaseRequest, principal: Principal | None) -> bytes | None
     """
     if principal is None:
         return None
-    if principal.cookie is not None:
-        value = request.cookies.get(principal.cookie)
-    else:
-        value = request.headers.get(principal.header or "")
+    value = principal_of(request, principal)
     return hashlib.blake2b(b"" if value is None else b"=" + value.encode("utf-8", "surrogateescape")).digest()
+
+
+def principal_of(request: web.BaseRequest, principal: Principal | None) -> str | None:
+    """Return the cookie or header that says whose the caller's streams are; None where it brings none."""
+    if principal is None:
+        return None
+    if principal.cookie is not None:
+        return request.cookies.get(principal.cookie)
+    return request.headers.get(principal.header or "")
 
 
 def last_event_id(request: web.BaseRequest) -> str | None:

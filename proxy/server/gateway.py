@@ -18,8 +18,20 @@ from multidict import CIMultiDict
 
 from proxy.config import Config, Route
 from proxy.dialects import Dialect
+from proxy.emit import speaker
 from proxy.errors import HeadersTooLarge, NoRoute, SidecarError, UnknownStream, VersionNotSupported
-from proxy.server import cors, guard, handshake, problem, report, resume, streams
+from proxy.server import (
+    by_alias,
+    cors,
+    guard,
+    handshake,
+    inject,
+    problem,
+    prompt,
+    report,
+    resume,
+    streams,
+)
 from proxy.server.bridge import Bridge
 from proxy.server.exchange import Exchange, dialect_of, named_stream, own_cursor
 from proxy.server.headers import LAST_EVENT_ID, Origin, Peers, origin_of
@@ -158,6 +170,12 @@ class Gateway:
         if path.startswith(PREFIX):
             visit.name = "_streams"
             return self._streams.handle(request, self._peers)
+        asked = self._table.find_alias(_method(request), request.rel_url.path_safe)
+        if asked is not None:
+            visit.name, visit.route = asked.route.name, asked.route
+            paid = self._upstreams[asked.route.upstream].injects_credentials
+            caller = visit.origin.address
+            return by_alias.answer(self._hub, self._config, request, asked, caller, credentials=paid)
         exchange = self._exchange(visit, path)
         visit.name, visit.route, visit.dialect = exchange.route.name, exchange.route, exchange.dialect
         if exchange.route.websocket != "off" and handshake.is_asked(request):
@@ -214,7 +232,15 @@ class Gateway:
             answer = problem.answer(error, request, route=None)
             named = streams.named(request) if visit.name == "_streams" else None
             return self._readable(error, request, answer, named, visit.config.origins)
-        answer = problem.answer(error, request, route=route.name, dialect=visit.dialect)
+        form = visit.dialect and (speaker(route.emit.form, visit.dialect) or visit.dialect)
+        answer = problem.answer(
+            error,
+            request,
+            route=route.name,
+            dialect=visit.dialect,
+            form=form,
+            final=prompt.begins(request, route),
+        )
         origins = guard.allowed_origins(visit.config, route)
         return self._readable(error, request, answer, named_stream(request), origins)
 
@@ -247,10 +273,8 @@ class Gateway:
     def _exchange(self, visit: Visit, path: str) -> Exchange:
         """Find the route. Raises NoRoute or MethodNotAllowed."""
         request = visit.request
-        preflight = cors.is_preflight(request)
-        method = request.headers[hdrs.ACCESS_CONTROL_REQUEST_METHOD] if preflight else request.method
         upgrade = handshake.is_asked(request)
-        route = self._table.find(method, request.rel_url.path_safe, upgrade=upgrade)
+        route = self._table.find(_method(request), request.rel_url.path_safe, upgrade=upgrade)
         return self._exchange_at(route, request, path, visit.origin, visit.started)
 
     def _exchange_at(
@@ -289,13 +313,15 @@ class Gateway:
 
     async def _at_route(self, exchange: Exchange) -> web.StreamResponse | Reading:
         request, route = exchange.request, exchange.route
-        guard.check_caller(request, self._config, route, credentials=exchange.credentials)
+        guard.check_caller(request, self._config, route, credentials=exchange.guarded)
         exchange.upload.check_head()
         origins = guard.allowed_origins(self._config, route)
         if cors.is_preflight(request) and request.headers[hdrs.ORIGIN] in origins:
             answer = cors.preflight(request, route.methods or COMMON_METHODS)
             cors.allow(request, answer.headers, origins)
             return answer
+        if route.prompt is not None:
+            prompt.accept(exchange)
         restart: Restart | None = None
         cursor = own_cursor(request, route)
         if cursor is not None:
@@ -303,6 +329,12 @@ class Gateway:
             if not isinstance(resumed, Restart):
                 return resumed
             restart = resumed
+        await by_alias.take(exchange)
+        if route.prompt is not None:
+            if request.method == hdrs.METH_HEAD:
+                return problem.event_stream(b"")  # as a GET's answer begins, were there one
+            prompt.check_room(self._hub)
+        await inject.add(exchange)
         call = exchange.call()
         if restart is not None and restart.last_id is not None:
             call.headers[LAST_EVENT_ID] = restart.last_id.decode("utf-8", "surrogateescape")
@@ -313,6 +345,8 @@ class Gateway:
         prelude = restart.prelude if restart is not None else b""
         begun = await opening()
         if begun.relay is not None:
+            if route.prompt is not None:
+                prelude = prompt.prelude(exchange, begun.relay)
             return Reading(begun.relay, begun.cookies, prelude)
         assert begun.response is not None
         if not prelude:
@@ -355,3 +389,9 @@ class Gateway:
             extra = CIMultiDict({"Idempotency-Replayed": "true"})
         caller = exchange.origin.address
         return await serve_stream(self._hub, relay, exchange.request, caller=caller, extra=extra)
+
+
+def _method(request: web.BaseRequest) -> str:
+    """The method of a request, or the one that a preflight asks for."""
+    preflight = cors.is_preflight(request)
+    return request.headers[hdrs.ACCESS_CONTROL_REQUEST_METHOD] if preflight else request.method

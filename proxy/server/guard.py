@@ -126,6 +126,44 @@ def _check_page(request: web.BaseRequest, origins: tuple[str, ...]) -> None:
         raise Refused("a cross-site request may not use this route (Sec-Fetch-Site: cross-site)")
 
 
+def check_spending(request: web.BaseRequest, origins: tuple[str, ...]) -> None:
+    """Raise Refused for a GET with a price that a page has its visitor's browser send unasked.
+
+    ``check_caller`` has seen to a foreign Origin, and to requests that say ``cross-site``. What is left:
+
+    * another site of the same domain (``same-site``), and the address bar or a bookmark (``none``);
+    * images, scripts, links and forms, also those that somebody slipped into a page of ours;
+    * prefetches, which nobody asked for;
+    * browsers that do not say where a request comes from, as none does to plain http beyond this machine.
+      There a page can send a GET with any Accept and without Origin (``fetch`` with ``mode: "no-cors"``). It
+      cannot make up a Referer, nor hide that it is a browser.
+    """
+    headers = request.headers
+    site, origin = headers.get("Sec-Fetch-Site"), headers.get(hdrs.ORIGIN)
+    if origin is not None and origin in origins:
+        site = "same-origin"
+    if site not in (None, "same-origin"):
+        raise Refused(f"only a page of this origin may ask (Sec-Fetch-Site: {site[:20]})")
+    mode = headers.get("Sec-Fetch-Mode", "cors")
+    if mode not in ("cors", "same-origin"):
+        raise Refused(f"only EventSource or fetch may ask (Sec-Fetch-Mode: {mode[:20]})")
+    if any("prefetch" in headers.get(name, "").lower() for name in ("Sec-Purpose", "Purpose", "X-Moz")):
+        raise Refused("a prefetch may not ask: nobody might ever look at the answer")
+    if site is None and origin is None and headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/"):
+        _check_referer(request, origins)
+
+
+def _check_referer(request: web.BaseRequest, origins: Iterable[str]) -> None:
+    """Raise Refused where a browser that says nothing else does not come from a page of ours."""
+    referer = request.headers.get(hdrs.REFERER, "")
+    if same_origin(request, referer) or any(referer.startswith(f"{origin}/") for origin in origins):
+        return
+    raise Refused(
+        "a browser that says neither Sec-Fetch-Site nor Origin must name a page of ours in Referer; "
+        "browsers say the former over https and to this machine"
+    )
+
+
 def same_origin(request: web.BaseRequest, origin: str) -> bool:
     """Whether a page of ``origin`` calls the host it came from."""
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.config import Config
 from proxy.errors import CapacityError, SidecarError, TooManyReaders, TooManyWebSockets
+from proxy.server.alias import Aliases
 from proxy.server.wheel import Wheel
 from proxy.store.memory import MemoryStore
 from proxy.telemetry import RouteStats, StoreFigures, Telemetry
@@ -58,6 +59,7 @@ class Hub:
         self.store: MemoryStore[Relay] = MemoryStore(config.store.memory)
         self.running: set[Relay] = set()
         self.unrecorded: dict[str, Relay] = {}  # running, and not in the store
+        self.aliases = Aliases()
         self.draining = False
         self.started = datetime.now(UTC)
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -15,9 +15,12 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from proxy.config import Route
+from proxy.emit import Translation
 from proxy.server.hub import Hub
+from proxy.server.observation import Observer
 from proxy.server.source import Source
 from proxy.server.tally import Tally
+from proxy.stream.framing import Framing
 from proxy.stream.log import Log
 from proxy.stream.numbering import Numbering
 from proxy.stream.plain import is_plain, plain_blocks
@@ -68,7 +71,8 @@ class Lane(ABC):
     """What of a stream takes part in every event.
 
     While nothing is unusual (the stream runs and is recognized, a block begins with the next byte, and no
-    line is owed to the next block), reads of up to ``_plain_bytes`` bytes may be plain ones.
+    line is owed to the next block), reads of up to ``_plain_bytes`` bytes may be plain ones. In a stream that
+    is not passed on as it came, in another format or another form, none is.
     """
 
     __slots__ = (
@@ -81,12 +85,14 @@ class Lane(ABC):
         "corked",
         "log",
         "numbering",
+        "observer",
         "parser",
         "paused",
         "readers",
         "recorded",
         "route",
         "tally",
+        "translation",
     )
 
     numbering: Numbering
@@ -96,7 +102,9 @@ class Lane(ABC):
         self.log = log
         self.tally = tally
         self.recorded = recorded
-        self.parser = Parser(route.max_event_bytes)
+        self.parser: Framing = Parser(route.max_event_bytes)
+        self.translation: Translation | None = None
+        self.observer: Observer | None = None
         self.readers: list[Tap] = []
         self.paused = False
         self.corked = False  # whether what is written waits for what comes with it
@@ -121,6 +129,10 @@ class Lane(ABC):
     @abstractmethod
     def overflowed(self, size: int) -> None:
         """End the stream: a block has grown to ``size`` bytes."""
+
+    @abstractmethod
+    def malformed(self, why: str) -> None:
+        """End the stream: its body is not of the format that it should be of."""
 
     # The way of an event
 
@@ -167,17 +179,37 @@ class Lane(ABC):
 
     def _receive_any(self, data: bytes, now: float) -> None:
         """Take one read, whatever it holds."""
-        blocks = self.parser.feed(data)
+        parser = self.parser
+        blocks = parser.feed(data)
         if blocks:
-            self._recognized = self._recognized or self.recognize(blocks)
-            numbered = self.numbering.number(blocks)
-            self._emit(numbered.wire, numbered.entries, now)
-        if self.parser.overflowed:
-            self.overflowed(self.parser.overflowed)
-        elif self._recognized and self.parser.between_blocks and not self.numbering.owing:
+            self._take(blocks, now)
+        if parser.overflowed:
+            self.overflowed(parser.overflowed)
+        elif parser.broken:
+            self.malformed(parser.broken)
+        elif (
+            self.translation is None
+            and self._recognized
+            and type(parser) is Parser
+            and parser.between_blocks
+            and not self.numbering.owing
+            and not (self.observer is not None and self.observer.searching)
+        ):
             self._plain_bytes = self.route.max_event_bytes
         else:
             self.unsettle()
+
+    def _take(self, blocks: list[bytes], now: float) -> None:
+        """Take whole blocks: recognize, translate, number, log and write them, and then look at the first."""
+        self._recognized = self._recognized or self.recognize(blocks)
+        if self.translation is not None:  # whose blocks are all plain: nothing has to be found out about them
+            entries = self.numbering.number_plain_blocks(self.translation.feed(blocks, now))
+            self._emit(b"".join(entries), entries, now)
+            return
+        numbered = self.numbering.number(blocks)
+        self._emit(numbered.wire, numbered.entries, now)
+        if self.observer is not None and self.observer.searching:
+            self.observer.read_first(blocks, now)
 
     def unsettle(self) -> None:
         """Look closely at the next read."""

@@ -149,6 +149,7 @@ def row(relay: Relay, now: float) -> Mapping[str, object]:
         "drops": tally.drops,
         "pauses": tally.pauses,
         "evicted": log.evicted,
+        **relay.heard._asdict(),
     }
 
 

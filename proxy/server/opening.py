@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from aiohttp import hdrs
 from multidict import CIMultiDict, MultiMapping
 
+from proxy.config import Route
+from proxy.dialects import DIALECTS, Dialect, segments_of
 from proxy.errors import SidecarError
 from proxy.server.coding import IDENTITY, Decoder, decoder
 from proxy.server.direct import source_of
@@ -22,9 +24,10 @@ from proxy.server.hub import Hub
 from proxy.server.pool import Call
 from proxy.server.reconnect import Reconnector
 from proxy.server.relay import Relay
-from proxy.server.stream_head import EVENT_STREAM, stream_fields
+from proxy.server.stream_head import EVENT_STREAM, media_type, stream_fields
 from proxy.server.upstream import Response
 from proxy.stream.cursor import short
+from proxy.stream.framing import Framing
 
 #: So long an upstream may take to send those bytes; the reader waits for word of the failure.
 QUOTE_SECONDS = 2.0
@@ -48,18 +51,44 @@ class Begun(NamedTuple):
 Opening = Callable[[], Coroutine[Any, Any, Begun]]
 
 
-def decoder_of(response: Response) -> Decoder | None:
-    """Return what undoes the coding of a stream's body, or None where the answer is no stream.
+class Body(NamedTuple):
+    """How a stream's body is read: what undoes its coding, and what cuts it into blocks."""
 
-    Only a 200 with ``text/event-stream`` makes a stream; one in a coding that we cannot undo passes
-    as it is.
+    coding: Decoder
+    framing: Framing
+
+
+def body_of(route: Route, call: Call, response: Response) -> Body | None:
+    """Return how a stream's body is read, or None where the answer is no stream.
+
+    Only a 200 with ``text/event-stream``, or with another type that the route's dialect is known to stream,
+    makes a stream; one in a coding that we cannot undo passes as it is.
     """
     answer = response.answer
-    if answer.status != 200 or answer.method == hdrs.METH_HEAD or answer.content_type != EVENT_STREAM:
+    if answer.status != 200 or answer.method == hdrs.METH_HEAD:
         return None
-    if hdrs.CONTENT_ENCODING not in answer.headers:
-        return IDENTITY
-    return decoder(", ".join(answer.headers.getall(hdrs.CONTENT_ENCODING)))
+    framing = framings_of(route, call).get(media_type(answer.headers.get(hdrs.CONTENT_TYPE, "")))
+    if framing is None:
+        return None
+    coding: Decoder | None = IDENTITY
+    if hdrs.CONTENT_ENCODING in answer.headers:
+        coding = decoder(", ".join(answer.headers.getall(hdrs.CONTENT_ENCODING)))
+    return None if coding is None else Body(coding, framing(route.max_event_bytes))
+
+
+def framings_of(route: Route, call: Call) -> Mapping[str, Callable[[int], Framing]]:
+    """Return how the bodies of a call's streams are cut, by media type.
+
+    Whoever reads lines of JSON from a provider goes on to read them, unless the route names the dialect.
+    """
+    if route.dialect == "auto":
+        return Dialect.framings
+    dialect = DIALECTS[route.dialect]
+    return dialect.framings if dialect.streams_at(_segments(call)) else Dialect.framings
+
+
+def _segments(call: Call) -> list[str]:
+    return segments_of(call.target.partition("?")[0])
 
 
 class Opener:
@@ -76,13 +105,13 @@ class Opener:
         refusal = None if known else self._hub.refusal(exchange.origin.address)
         early = exchange.route.open_after
         at_once = functools.partial(self.open, exchange, call)
-        if (refusal is None and early is None) or not await self._wants_stream(exchange):
+        if (refusal is None and early is None) or not await self._wants_stream(exchange, call):
             return at_once
         if refusal is not None:  # before the upstream is asked: it would be paid for nothing
             raise refusal
         return at_once if early is None else functools.partial(self.open_early, exchange, call, early)
 
-    async def _wants_stream(self, exchange: Exchange) -> bool:
+    async def _wants_stream(self, exchange: Exchange, call: Call) -> bool:
         """Whether the client surely wants a stream, so that no other answer need be waited for.
 
         A body is read into memory for this, if its length says that it fits.
@@ -90,10 +119,13 @@ class Opener:
         request, limit = exchange.request, exchange.config.limits.buffered_body
         if request.method == hdrs.METH_HEAD:
             return False
-        if exchange.upload.exists and (request.content_length is None or request.content_length > limit):
+        length = exchange.upload.length
+        if exchange.upload.exists and (length is None or length > limit):
             return False
         body = await exchange.upload.whole(limit)
-        return EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "") or exchange.dialect.wants_stream(body)
+        if EVENT_STREAM in request.headers.get(hdrs.ACCEPT, ""):
+            return True
+        return exchange.dialect.streams_at(_segments(call)) and exchange.dialect.wants_stream(body)
 
     async def open(self, exchange: Exchange, call: Call) -> Begun:
         """Send ``call`` and return what came of it. Raises SidecarError."""
@@ -116,8 +148,8 @@ class Opener:
         return Begun(relay)
 
     def _begun(self, exchange: Exchange, call: Call, response: Response) -> Begun:
-        coding = decoder_of(response)
-        if coding is None:
+        body = body_of(exchange.route, call, response)
+        if body is None:
             return Begun(None, response)
         try:
             relay = self._new_relay(exchange, response.answer.headers)
@@ -126,7 +158,7 @@ class Opener:
             response.close()
             raise
         cookies = _cookies(exchange, response)
-        self._feed(exchange, relay, call, response, coding)
+        self._feed(exchange, relay, call, response, body)
         return Begun(relay, cookies=cookies)
 
     async def _finish(
@@ -141,29 +173,30 @@ class Opener:
         except Exception as error:  # a fault of ours, and no reason to let the readers wait
             relay.failed(f"the sidecar failed: {type(error).__name__}", 500)
             raise
-        coding = decoder_of(response)
+        body = body_of(exchange.route, call, response)
         if relay.finished:
             response.close()
-        elif coding is None:
-            relay.failed(*await _quoted(response))
+        elif body is None:
+            relay.failed(*await _quoted(exchange.route, call, response))
         else:
             relay.fields = stream_fields(response.answer.headers, credentials=exchange.credentials)
-            self._feed(exchange, relay, call, response, coding)
+            self._feed(exchange, relay, call, response, body)
 
     def _new_relay(self, exchange: Exchange, upstream: MultiMapping[str]) -> Relay:
         self._hub.admit_stream()
         recorded = exchange.route.replay.enabled and self._hub.store.has_room(self._hub.loop.time())
         fields = stream_fields(upstream, credentials=exchange.credentials)
-        return Relay(self._hub, exchange.birth(), fields, recorded=recorded)
+        relay = Relay(self._hub, exchange.birth(), fields, recorded=recorded)
+        if exchange.alias is not None:
+            self._hub.aliases.note(exchange.alias, relay)
+        return relay
 
-    def _feed(
-        self, exchange: Exchange, relay: Relay, call: Call, response: Response, coding: Decoder
-    ) -> None:
+    def _feed(self, exchange: Exchange, relay: Relay, call: Call, response: Response, body: Body) -> None:
         if exchange.route.reconnect and call.method == hdrs.METH_GET and call.body is None:
             # Whether it is a feed is known when its first block has come; a body could not be sent twice.
             relay.reopen = Reconnector(self._hub, relay, exchange.upstream, call).reopen
         response.answer.forget_head()
-        relay.answered(source_of(self._hub, response, coding, relay, relay.id))
+        relay.answered(source_of(self._hub, response, body.coding, relay, relay.id), body.framing)
 
 
 def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str] | None:
@@ -174,7 +207,7 @@ def _cookies(exchange: Exchange, response: Response) -> CIMultiDict[str] | None:
     return CIMultiDict([(hdrs.SET_COOKIE, value) for value in headers.getall(hdrs.SET_COOKIE)])
 
 
-async def _quoted(response: Response) -> tuple[str, int, str]:
+async def _quoted(route: Route, call: Call, response: Response) -> tuple[str, int, str]:
     """Tell of an answer that is no stream: what it is, its status, and the beginning of what it says."""
     answer = response.answer
     try:
@@ -184,7 +217,8 @@ async def _quoted(response: Response) -> tuple[str, int, str]:
         said = f"({str(error) or type(error).__name__})"
     finally:
         response.close()
-    told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {EVENT_STREAM}"
+    expected = " or ".join(filter(None, framings_of(route, call)))
+    told = f"the upstream answered {answer.status} {answer.content_type}, expected 200 {expected}"
     return told, answer.status if answer.status >= 400 else 502, f": {said}"
 
 

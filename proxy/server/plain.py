@@ -28,6 +28,8 @@ async def pass_on(exchange: Exchange, response: Response) -> web.StreamResponse:
         reason=upstream.reason or "",
         headers=end_to_end(upstream.headers, NOT_RETURNED if exchange.credentials else ()),
     )
+    if exchange.route.prompt is not None:  # it answers a POST, which no cache keeps, and looks like a GET's
+        answer.headers[hdrs.CACHE_CONTROL] = "no-store"
     cors.allow(request, answer.headers, guard.allowed_origins(exchange.config, exchange.route))
     try:
         await answer.prepare(request)

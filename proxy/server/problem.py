@@ -11,6 +11,7 @@ import random
 from aiohttp import hdrs, web
 
 from proxy.dialects import Dialect
+from proxy.emit import Emit
 from proxy.errors import SidecarError
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.wire import SERVER, json_body
@@ -24,12 +25,22 @@ COME_BACK_MS = 2000
 
 
 def answer(
-    error: SidecarError, request: web.BaseRequest, *, route: str | None = None, dialect: Dialect | None = None
+    error: SidecarError,
+    request: web.BaseRequest,
+    *,
+    route: str | None = None,
+    dialect: Dialect | None = None,
+    form: Dialect | Emit | None = None,
+    final: bool = False,
 ) -> web.Response:
-    """Return the response that tells the client of ``error``."""
-    if error.status in PASSING and is_event_source(request):
+    """Return the response that tells the client of ``error``.
+
+    ``dialect`` is what the upstream speaks, ``form`` what the client does. ``final``: an EventSource must
+    not come again, since it would be paid for once more.
+    """
+    if error.status in PASSING and is_event_source(request) and not final:
         return _come_again(error)
-    body = dialect.error_body(error.status, error.kind, str(error)) if dialect is not None else None
+    body = form.error_body(error.status, error.kind, str(error)) if form is not None else None
     if body is not None:
         response = web.Response(status=error.status, body=body + b"\n", content_type="application/json")
     else:

@@ -6,21 +6,26 @@ alarm that nobody moves when an event passes; its dialect looks at the first blo
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from proxy.dialects import DIALECTS, Failure, Verdict, confirm
+from proxy.dialects import DIALECTS, Dialect, Failure, Verdict, confirm, segments_of
+from proxy.dialects.summary import Summary
+from proxy.emit import Emit, Translation, speaker, translation
 from proxy.server import report
 from proxy.server.exchange import Birth
 from proxy.server.headers import Fields
 from proxy.server.hub import Hub
 from proxy.server.lane import Lane, Tap
+from proxy.server.observation import NOTHING, Heard, Observer, answer, heard
 from proxy.server.source import Source
 from proxy.server.tally import Tally
 from proxy.server.wheel import Alarm
 from proxy.store.memory import Epitaph
+from proxy.stream.framing import Framing
 from proxy.stream.lifecycle import Happening, State, next_state
 from proxy.stream.log import Log, Reason, Terminal
 from proxy.stream.numbering import Ids, Numbering
@@ -37,6 +42,15 @@ UNRECORDED = (VERDICT_BLOCKS, 64 * 1024)
 #: the error they raise by them. 499 is nginx's word for a client that closed its request.
 STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOUT: 504}
 
+
+def salted(stream_id: str) -> str:
+    """Return what tells a stream's names from another's. It does not tell the id, which lets readers in."""
+    return hashlib.blake2b(stream_id.encode("ascii"), digest_size=9).hexdigest()
+
+
+#: What the terminal record says where the stream's own blocks tell what went wrong.
+PROVIDER_ERROR = "the provider reported an error in the stream"
+
 #: A new stream whose first reader does not come, because its client left in between, ends after this.
 FIRST_READER_SECONDS = 10.0
 
@@ -47,11 +61,13 @@ class Relay(Lane):
     __slots__ = (
         "_alarm",
         "_began",
+        "_heard",
         "_hub",
         "_linger_until",
         "_stats",
         "birth",
         "dialect",
+        "emit",
         "fields",
         "finished_at",
         "id",
@@ -60,6 +76,7 @@ class Relay(Lane):
         "reopen",
         "state",
         "was_answered",
+        "was_read",
     )
 
     def __init__(self, hub: Hub, birth: Birth, fields: Fields, *, recorded: bool) -> None:
@@ -73,12 +90,15 @@ class Relay(Lane):
         recorded = recorded and route.replay.enabled
         window = (route.replay.max_events, route.replay.max_bytes) if recorded else UNRECORDED
         super().__init__(hub, route, Log(*window), Tally(self._stats, birth.at), recorded=recorded)
+        self.translation = self._new_translation()
         self.numbering = self._new_numbering()
         self.state = State.OPENING
         self.reopen: Callable[[], None] | None = None  # asks the upstream again, where the route says so
         self.was_answered = False
+        self.was_read = False  # whether a reader has been given everything, with an end that it could see
         self.finished_at = math.inf
         self._began = time.time() - (now - birth.at)
+        self._heard: Heard | None = None  # once it has ended
         self._linger_until = now + FIRST_READER_SECONDS
         self._alarm = Alarm(self._look)
         self.on_end: list[Callable[[], None]] = []
@@ -97,7 +117,13 @@ class Relay(Lane):
     @property
     def feed(self) -> bool:
         """Whether this is an app's feed: a GET of no provider's dialect."""
-        return self.birth.method == "GET" and self.dialect is DIALECTS["generic"]
+        asked = self.birth.method == "GET" and self.route.prompt is None
+        return asked and self.dialect is DIALECTS["generic"]
+
+    @property
+    def form(self) -> Dialect | Emit:
+        """What the stream is when it leaves, and so what its readers survive."""
+        return self.emit or self.dialect
 
     @property
     def signal_gaps(self) -> bool:
@@ -107,13 +133,15 @@ class Relay(Lane):
     @property
     def retry(self) -> int | None:
         """The reconnection time that a new connection's first block carries, in milliseconds."""
-        if not self.dialect.ids_safe or self.route.ids == "upstream":
+        if not self.form.ids_safe or self.route.ids == "upstream":
             return None
         return self.numbering.retry if self.numbering.retry is not None else round(self.route.retry * 1000)
 
     @property
     def verbatim(self) -> bool:
         """Whether comments pass, or may come to."""
+        if self.translation is not None:
+            return False
         return self.numbering.as_it_came or (self.numbering.follows and not self.dialect.llm)
 
     @property
@@ -131,18 +159,53 @@ class Relay(Lane):
         """Whether the log has its terminal record."""
         return self.log.terminal is not None
 
+    @property
+    def heard(self) -> Heard:
+        """What it has told of its answer so far."""
+        if self._heard is not None:
+            return self._heard
+        return heard(self._summary, self._model) if self._observed else NOTHING
+
+    @property
+    def _observed(self) -> bool:
+        """Whether its answer is a model's, and counted."""
+        return self.route.observe and bool(self.dialect.provider)
+
+    @property
+    def _model(self) -> str:
+        """Its model as it tells it, or else as the request's path does."""
+        return self._summary.model or self.dialect.model_at(segments_of(self.birth.path))
+
+    @property
+    def _summary(self) -> Summary:
+        source = self.translation or self.observer
+        return source.summary if source is not None else Summary(self.birth.at)
+
     def _new_numbering(self) -> Numbering:
         """Choose who writes the ids: the route's word, and what the dialect's clients survive."""
-        word, safe = self.route.ids, self.dialect.ids_safe
+        word, safe = self.route.ids, self.form.ids_safe
         if word == "upstream":
             return Numbering(self.id, Ids.UPSTREAM)
         own = self.recorded and (word == "always" or (word == "auto" and safe))
-        return Numbering(self.id, Ids.OWN if own else Ids.NONE, follow=word == "auto" and safe, retries=safe)
+        follow = self.translation is None and word == "auto" and safe
+        return Numbering(self.id, Ids.OWN if own else Ids.NONE, follow=follow, retries=safe)
+
+    def _new_translation(self) -> Translation | None:
+        """Begin to turn the stream into the route's form, where there is anything to turn."""
+        wanted = self.route.emit
+        self.emit = None if self.route.ids == "upstream" else speaker(wanted.form, self.dialect)
+        if self.emit is None:
+            return None
+        return translation(
+            self.emit, self.dialect, salted(self.id), self.birth.at, raw=wanted.raw, keep=VERDICT_BLOCKS
+        )
 
     # The way of an event
 
-    def answered(self, source: Source) -> None:
-        """Begin to re-emit an upstream's response."""
+    def answered(self, source: Source, framing: Framing | None = None) -> None:
+        """Begin to re-emit an upstream's response, cut by ``framing`` where it is no event stream."""
+        if framing is not None:
+            self.parser = framing
         self.was_answered = True
         self._source = source
         self._last_received = self._clock()
@@ -159,15 +222,32 @@ class Relay(Lane):
             dialect = confirm(self.dialect, first)
             if dialect is not self.dialect:
                 self.dialect = dialect
+                self.translation = self._new_translation()
                 before, self.numbering = self.numbering, self._new_numbering()
                 self.numbering.retry, self.numbering.last_id = before.retry, before.last_id
+        if first is not None:
+            self.observer = self._new_observer()
         return first is not None
+
+    def _new_observer(self) -> Observer | None:
+        """Begin to look at what the stream tells of itself, where no translation does."""
+        if self.translation is not None or not self._observed:
+            return None
+        decoder = self.dialect.decoder(salt="")
+        return Observer(decoder, self.birth.at) if decoder is not None else None
 
     def overflowed(self, size: int) -> None:
         """End the stream: a block has grown to ``size`` bytes."""
         self.end(
             Reason.OVERFLOW, f"a block of {size} bytes came; max_event_bytes is {self.route.max_event_bytes}"
         )
+
+    def malformed(self, why: str) -> None:
+        """End the stream: its body is not of the format that it should be of."""
+        if self._is_whole():  # what comes after a stream's end is nobody's loss
+            self.end(Reason.COMPLETE)
+        else:
+            self.end(Reason.UPSTREAM_ERROR, f"the upstream's body is malformed: {why}")
 
     def poll(self) -> None:
         """Take what the upstream has sent so far, without waiting for the loop's next turn."""
@@ -178,13 +258,15 @@ class Relay(Lane):
 
     def ended(self, error: str | None) -> None:
         """Hear that the upstream's response is over."""
+        if self.log.terminal is None and error is None:
+            self._finish_framing()
         if self.log.terminal is not None:
             return
         verdict = self.dialect.verdict(self._tail())
         if verdict is Verdict.COMPLETE or (verdict is Verdict.FINISHED and error is None):
             self.end(Reason.COMPLETE)
         elif verdict is Verdict.ERROR:
-            self.end(Reason.UPSTREAM_ERROR, "the provider reported an error in the stream", told=True)
+            self.end(Reason.UPSTREAM_ERROR, PROVIDER_ERROR, told=True)
         elif self.reopen is not None and self.feed:
             self._source = None
             self._emit(self.numbering.flush(self.parser.pending), [], self._hub.loop.time())
@@ -199,6 +281,14 @@ class Relay(Lane):
             self.end(Reason.TRUNCATED, "the upstream closed the stream without its terminal marker")
         else:
             self.end(Reason.COMPLETE)
+
+    def _finish_framing(self) -> None:
+        """Take what the body's good end completes."""
+        blocks = self.parser.finish()
+        if blocks:
+            self._take(blocks, self._hub.loop.time())
+        if self.parser.broken:
+            self.malformed(self.parser.broken)
 
     def cancel(self, by: str, message: str) -> None:
         """Close the upstream request at once; what was logged stays readable. Idempotent."""
@@ -233,11 +323,20 @@ class Relay(Lane):
         if self.log.terminal is not None:  # what happens to a stream that has ended is of no interest
             return
         now = self._hub.loop.time()
-        self._emit(self.numbering.flush(self.parser.pending), [], now)
+        if self.translation is None:
+            self._emit(self.numbering.flush(self.parser.pending), [], now)
         if reason not in (Reason.COMPLETE, Reason.UPSTREAM_ERROR) and self._is_whole():
             reason = Reason.COMPLETE
-        if reason is not Reason.COMPLETE and not told:
-            failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
+        if self.observer is not None:
+            self.observer.read_last(
+                self._tail(), self.log.last, self.tally.last_sent, whole=reason is Reason.COMPLETE
+            )
+        failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
+        if self.translation is not None:
+            told = self._translate_end(self.translation, None if reason is Reason.COMPLETE else failure, now)
+            if told and reason is Reason.COMPLETE:  # a prompt that a filter blocked is no answer
+                reason, message = Reason.UPSTREAM_ERROR, PROVIDER_ERROR
+        elif reason is not Reason.COMPLETE and not told:
             told = self._tell(failure, now)
         self.tally.ended(now)
         self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
@@ -255,6 +354,7 @@ class Relay(Lane):
         self._stats.streams -= 1
         for reader in self.readers:
             reader.pump()
+        self._count_answer(reason)
         self._hub.telemetry.stream_ended(report.facts(self))
         if self.recorded:
             self._hub.store.finished(self)
@@ -263,11 +363,21 @@ class Relay(Lane):
             del self._hub.unrecorded[self.id]
             self._let_go()
 
+    def _count_answer(self, reason: Reason) -> None:
+        """Count what the stream has told of its answer, and keep what is shown of it."""
+        self._heard = self.heard
+        if self._observed:
+            told = answer(self.dialect, self._summary, self._model, reason, self.age)
+            self._hub.telemetry.answered(self.route.name, told)
+        self.observer = None
+
     def _is_whole(self) -> bool:
         """A stream whose terminal marker came is complete, whatever happened to it afterwards."""
         return self.dialect.llm and self.dialect.verdict(self._tail()) is Verdict.COMPLETE
 
-    def _tail(self) -> list[bytes]:
+    def _tail(self) -> Sequence[bytes]:
+        if self.translation is not None:
+            return self.translation.tail.blocks
         return [entry.removesuffix(b"\n\n") for entry in self.log.tail(VERDICT_BLOCKS)]
 
     def _tell(self, failure: Failure, now: float) -> bool:
@@ -275,9 +385,18 @@ class Relay(Lane):
         block = self.dialect.failure_block(failure, self._tail())
         if block is None:
             return False
-        numbered = self.numbering.number([block])
-        self._emit(numbered.wire, numbered.entries, now)
+        self._add([block], now)
         return True
+
+    def _translate_end(self, translation: Translation, failure: Failure | None, now: float) -> bool:
+        """Let the translation tell the end; return whether it has told one that is not good."""
+        self._add(translation.close(now) if failure is None else translation.fail(failure, now), now)
+        return translation.told_error
+
+    def _add(self, blocks: list[bytes], now: float) -> None:
+        """Put blocks of ours into the stream."""
+        numbered = self.numbering.number(blocks)
+        self._emit(numbered.wire, numbered.entries, now)
 
     def shut_down(self) -> None:
         """Let go of everything: the process ends."""

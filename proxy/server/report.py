@@ -94,6 +94,7 @@ def facts(relay: Relay) -> Facts:
         pauses=tally.pauses,
         evicted=log.evicted,
         recorded=relay.recorded,
+        **relay.heard._asdict(),
     )
 
 

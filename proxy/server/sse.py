@@ -99,6 +99,7 @@ class SseReader(Follower):
             self.exit(caller)
         if self._ended_well():
             await self._answer.write_eof(self._last)
+            relay.was_read = True
         else:
             await self._answer.put(self._last)
             await asyncio.sleep(PARTING_SECONDS)
@@ -193,7 +194,7 @@ class SseReader(Follower):
         if now < last + heartbeat:
             return last + heartbeat
         if self._begun and not (self._over() or self._protocol.writing_paused):
-            self._write(self._relay.dialect.heartbeat)
+            self._write(self._relay.form.heartbeat)
             self._relay.tally.beat()
         return now + heartbeat
 

@@ -52,11 +52,21 @@ def stream_fields(upstream: MultiMapping[str], *, credentials: bool) -> Fields:
     kind = upstream.get(hdrs.CONTENT_TYPE, "")
     caching = upstream.getall(hdrs.CACHE_CONTROL, ())
     return (
-        (hdrs.CONTENT_TYPE, kind if ";" in kind else f"{EVENT_STREAM}; charset=utf-8"),
+        (hdrs.CONTENT_TYPE, kind if _is_exact(kind) else f"{EVENT_STREAM}; charset=utf-8"),
         *(_PAID if credentials else _FREE).sift(upstream),
         (hdrs.CACHE_CONTROL, _cache_control(", ".join(caching)) if caching else "no-cache, no-transform"),
         ("X-Accel-Buffering", "no"),
     )
+
+
+def _is_exact(kind: str) -> bool:
+    """Whether an upstream's content type is the answer's, and says more than that it is an event stream."""
+    return media_type(kind) == EVENT_STREAM and ";" in kind
+
+
+def media_type(content_type: str) -> str:
+    """Return a Content-Type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 @functools.lru_cache(maxsize=64)  # an upstream says the same of all its streams
@@ -73,6 +83,8 @@ def answer_headers(relay: Relay, request: web.BaseRequest, config: Config) -> CI
     if relay.recorded:
         link = f'<{at}>; rel="resume", {link}'
     headers = CIMultiDict([*relay.fields, ("Stream-Id", relay.id), (hdrs.LINK, link)])
+    if relay.emit is not None:
+        headers.update(relay.emit.headers)
     if relay.log.terminal is not None:
         headers["Stream-Closed"] = "true"
     cors.allow(request, headers, guard.allowed_origins(config, relay.route))

@@ -1,7 +1,7 @@
 """A request's body on its way upstream: counted, fingerprinted, and never held whole.
 
 A body is held only where a policy has to know it before it goes on (an Idempotency-Key, an early
-open), and then only up to ``limits.buffered_body``.
+open, an alias, an addition), and then only up to ``limits.buffered_body``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
+from multidict import CIMultiDict
 
 from proxy.errors import BodyTooLarge, ExpectationFailed
 
 #: Bodies beyond this many bytes get no fingerprint, so a resume with another one is not noticed.
 MAX_FINGERPRINTED = 64 * 1024 * 1024
+
+#: Fields that are true of one body only (RFC 9530, and what came before it).
+OF_A_BODY = ("content-digest", "repr-digest", "digest", "content-md5")
 
 _new_hash = functools.partial(hashlib.blake2b, digest_size=16)
 
@@ -44,7 +48,17 @@ class Upload:
     ``moved(now)`` is called whenever a part of it was read.
     """
 
-    __slots__ = ("_buffered", "_hash", "_max_body", "_request", "error", "fingerprint", "moved", "read")
+    __slots__ = (
+        "_buffered",
+        "_hash",
+        "_max_body",
+        "_request",
+        "error",
+        "fingerprint",
+        "moved",
+        "read",
+        "replaced",
+    )
 
     def __init__(self, request: web.BaseRequest, max_body: int) -> None:
         self._request = request
@@ -54,14 +68,20 @@ class Upload:
         self.read = 0
         self.moved: Callable[[float], None] | None = None
         self.error: Exception | None = None
+        self.replaced = False
         self.fingerprint = Fingerprint()
         if not request.body_exists:
             self.fingerprint.value = NOTHING
 
     @property
     def exists(self) -> bool:
-        """Whether the request has a body at all."""
-        return self._request.body_exists
+        """Whether there is a body at all."""
+        return self._buffered is not None or self._request.body_exists
+
+    @property
+    def length(self) -> int | None:
+        """Its bytes, where that is known: it is held, or the client said so."""
+        return self._request.content_length if self._buffered is None else len(self._buffered)
 
     @property
     def finished(self) -> bool:
@@ -102,19 +122,41 @@ class Upload:
             return body
         return self._buffered
 
-    async def whole(self, limit: int) -> bytes:
-        """Read the body into memory. Raises BodyTooLarge beyond ``limit`` bytes."""
+    async def whole(self, limit: int, why: str = "an Idempotency-Key needs it whole") -> bytes:
+        """Read the body into memory. Raises BodyTooLarge beyond ``limit`` bytes; ``why`` is it held?"""
         if self._buffered is None:
+            too_large = BodyTooLarge(
+                f"the body is over {limit} bytes (limits.buffered_body), which is what can be held; {why}"
+            )
+            if (self._request.content_length or 0) > limit:  # before it is asked for, with 100 Continue
+                raise too_large
             parts = bytearray()
             async for chunk in self.chunks():
                 parts += chunk
                 if len(parts) > limit:
-                    raise BodyTooLarge(
-                        f"the body is over {limit} bytes (limits.buffered_body), which is what can be held; "
-                        "an Idempotency-Key needs it whole"
-                    )
+                    raise too_large
             self._buffered = bytes(parts)
         return self._buffered
+
+    def replace(self, body: bytes) -> None:
+        """Let ``body`` go upstream in place of what the client sent, which has been read ``whole``.
+
+        The fingerprint stays that of the client's own, by which a resume is recognised.
+        """
+        self._buffered = body
+        self.replaced = True
+
+    def hold(self, body: bytes, asked: bytes) -> None:
+        """Be a body that was made of what the client ``asked``, by which a resume is recognised."""
+        self.replace(body)
+        self.fingerprint.value = _new_hash(asked).digest()
+
+    def describe(self, headers: CIMultiDict[str]) -> None:
+        """Let a request's header fields say of the body what is true of the one that replaced it."""
+        for name in OF_A_BODY:
+            headers.pop(name, None)
+        if hdrs.CONTENT_LENGTH in headers:
+            headers[hdrs.CONTENT_LENGTH] = str(len(self._buffered or b""))
 
     async def drained(self) -> bytes | None:
         """Read the body for its fingerprint alone."""

@@ -2,7 +2,8 @@
 
 Nothing here is called per event. A relay counts in plain integers, in the ``RouteStats`` that all
 streams of its route share (``counters``); Prometheus reads them when it scrapes (``exposition``), and
-the line is written when the stream ends (``lines``).
+the line is written when the stream ends (``lines``). Then, too, what a model's stream told of itself
+is counted (``answers``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from prometheus_client.core import Metric
 
 from proxy.config import Config
 from proxy.errors import UpstreamError
-from proxy.telemetry import exposition
+from proxy.telemetry import answers, exposition
+from proxy.telemetry.answers import Answer, Answers
 from proxy.telemetry.counters import METHODS, TOLD_CODES, ProcessStats, RouteStats, StoreFigures
 from proxy.telemetry.lines import LOGGER, Facts, Joined, Lines, Visited, configure_logging
 
-__all__ = ["Facts", "Joined", "RouteStats", "StoreFigures", "Telemetry", "Visited", "configure_logging"]
+__all__ = [
+    "Answer", "Facts", "Joined", "RouteStats", "StoreFigures", "Telemetry", "Visited", "configure_logging",
+]  # fmt: skip
 
 
 class Telemetry:
@@ -29,6 +33,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.tells_requests = False
         self.routes: dict[str, RouteStats] = {}
+        self.answers: dict[str, Answers] = {}  # by route; those that had any
         self.process = ProcessStats()
         self.store: Callable[[], StoreFigures] | None = None
         self.settle: Callable[[], None] | None = None  # counts for the routes what streams have counted
@@ -78,6 +83,10 @@ class Telemetry:
         level = logging.INFO if facts.reason in ("complete", "cancelled") else logging.WARNING
         self._lines.write(level, "stream", facts)
 
+    def answered(self, route: str, answer: Answer) -> None:
+        """Count what a model's stream has told of itself, at its end."""
+        self.answers.setdefault(route, Answers()).count(answer)
+
     def websocket_ended(self, joined: Joined) -> None:
         """Publish a WebSocket that passed through."""
         code = joined.code if joined.code in TOLD_CODES else "other"
@@ -90,6 +99,7 @@ class Telemetry:
         if self.settle is not None:
             self.settle()
         yield from exposition.of_routes(self.routes)
+        yield from answers.families(self.answers)
         yield from exposition.of_process(self.process)
         if self.store is not None:
             yield from exposition.of_store(self.store())

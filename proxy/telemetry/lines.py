@@ -23,7 +23,10 @@ LOGGER = "sse-sidecar"
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """A finished stream, as its log line tells it. Times in seconds, sizes in bytes."""
+    """A finished stream, as its log line tells it. Times in seconds, sizes in bytes.
+
+    What is None was not told, or not looked for.
+    """
 
     stream: str
     route: str
@@ -48,6 +51,11 @@ class Facts(msgspec.Struct, frozen=True):
     pauses: int
     evicted: int
     recorded: bool
+    model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    finish_reason: str | None
+    first_token: float | None
 
 
 class Visited(msgspec.Struct, frozen=True):

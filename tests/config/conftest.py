@@ -78,9 +78,24 @@ routes:
     slow_reader: drop
     open_after: 0
     dialect: openai-responses
+    emit: {form: ag-ui, raw: yes}
+    observe: off
     principal: {cookie: sid}
     hosts: [other.example]
     origins: []
+  - name: ask
+    path: /ask
+    upstream: app
+    inject: {stream_options: {include_usage: true}, user: "${WHO:-7}", temperature: 0.5, stop: [a, null]}
+    prompt:
+      path: /v1/chat/completions?v=1
+      body: '{"messages":["Say ${query.what:-\\"hi\\"}: $$${query.to}"],"stream":true}'
+      max_length: 9
+  - name: chat
+    path: /chat
+    upstream: app
+    principal: {cookie: sid}
+    alias: {field: chat_id, forward: no}
 """
 
 

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from proxy.config import (
     Admin,
+    Alias,
     Config,
+    Emit,
     Limits,
     Log,
     MemoryStore,
     Policy,
     Principal,
+    Prompt,
     Replay,
     Route,
     Store,
@@ -32,6 +35,7 @@ from proxy.config import (
 )
 from proxy.config.form import settings_of
 from proxy.config.json_schema import STRUCTS
+from proxy.config.template import Reference, Template
 from proxy.errors import ConfigError
 
 Routed = Callable[..., Config]
@@ -102,9 +106,45 @@ def test_every_setting(everything: str) -> None:
                 slow_reader="drop",
                 open_after=0.0,
                 dialect="openai-responses",
+                emit=Emit(form="ag-ui", raw=True),
+                observe=False,
                 principal=Principal(cookie="sid"),
                 hosts=("other.example",),
                 origins=(),
+            ),
+            Route(
+                name="ask",
+                path="/ask",
+                upstream="app",
+                methods=("GET", "HEAD"),
+                heartbeat=0.25,
+                ids="always",
+                hosts=("example.com", "*.example.com"),
+                origins=("https://example.com",),
+                inject='{"stream_options":{"include_usage":true},"user":"7","temperature":0.5,"stop":["a",null]}',
+                prompt=Prompt(
+                    path="/v1/chat/completions?v=1",
+                    body=Template(
+                        (
+                            '{"messages":["Say ',
+                            Reference("what", '"hi"'),
+                            ": $",
+                            Reference("to"),
+                            '"],"stream":true}',
+                        )
+                    ),
+                    max_length=9,
+                ),
+            ),
+            Route(
+                name="chat",
+                path="/chat",
+                upstream="app",
+                heartbeat=0.25,
+                principal=Principal(cookie="sid"),
+                hosts=("example.com", "*.example.com"),
+                origins=("https://example.com",),
+                alias=Alias(field="chat_id", forward=False),
             ),
         ),
     )
@@ -194,6 +234,26 @@ def test_replay_and_timeouts_merge_key_by_key(routed: Routed) -> None:
 def test_replay_off_and_on(default: str, own: str, replay: Replay, routed: Routed) -> None:
     """A route turns off what the defaults turn on, and the other way round."""
     assert routed(f"{{replay: {default}}}", own).routes[0].replay == replay
+
+
+@pytest.mark.parametrize(
+    ("said", "forwarded"),
+    [
+        ("alias: id", True),
+        ("alias: id, dialect: text", True),
+        ("alias: id, dialect: openai", False),
+        ("alias: id, emit: ai-sdk", False),
+        ("alias: {field: id, forward: yes}, emit: ai-sdk", True),
+        ("alias: {field: id, forward: no}", False),
+        ("alias: null, emit: ai-sdk", True),
+    ],
+)
+def test_an_alias_is_no_field_of_a_providers(said: str, forwarded: bool, base: str) -> None:
+    """It goes upstream where that may be an app, and not where the route says that it is a provider."""
+    text = base.replace(
+        '"/{tail:.*}", upstream: app', f"/chat, upstream: app, principal: {{cookie: s}}, {said}"
+    )
+    assert parse(text).routes[0].forwards_alias is forwarded
 
 
 def test_a_principal_is_replaced_whole(routed: Routed) -> None:

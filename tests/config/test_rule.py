@@ -186,6 +186,44 @@ def test_faults_of_upstreams(upstream: str, said: str, base: str, faults: Faults
         ("{name: a, path: /, upstream: app, websocket: bride, max_message: 5, max_concurrent: 2}",
          "routes[0].websocket: expected one of off, bridge, passthrough, got the text `bride`; "
          "did you mean `bridge`?"),
+        # forms
+        ("{name: a, path: /, upstream: app, emit: unify}",
+         "routes[0].emit: expected a mapping (key: value) or `passthrough` or `unified` or "
+         "`openai` or `ai-sdk` or `ag-ui`, got the text `unify`"),
+        ("{name: a, path: /, upstream: app, emit: {form: unified, rw: true}}",
+         "routes[0].emit.rw: unknown key; did you mean `raw`?"),
+        ("{name: a, path: /, upstream: app, emit: unified, dialect: generic}", "routes[0].emit: nobody knows "
+         "what the events of dialect generic mean; they can only pass through"),
+        ("{name: a, path: /, upstream: app, emit: unified, dialect: ndjson}", "routes[0].emit: nobody knows "
+         "what the events of dialect ndjson mean; they can only pass through"),
+        ("{name: a, path: /, upstream: app, emit: unified, ids: upstream}",
+         "routes[0].ids: the blocks of `emit: unified` are not the upstream's"),
+        ("{name: a, path: /, upstream: app, emit: {form: openai, raw: true}}",
+         "routes[0].emit: `raw` has no effect: `openai` has no place for such events"),
+        ("{name: a, path: /, upstream: app, emit: {raw: true}}",
+         "routes[0].emit: `raw` has no effect: `passthrough` has no place for such events"),
+        # names that an app gives to streams
+        ("{name: a, path: /, upstream: app, alias: id}",
+         "routes[0].alias: needs a `principal`: "
+         "a chat's id can be guessed, and must not be all that it takes to read it"),
+        ("{name: a, path: /, upstream: app, alias: id, principal: null}",
+         "routes[0].alias: needs a `principal`: "
+         "a chat's id can be guessed, and must not be all that it takes to read it"),
+        ("{name: a, path: /, upstream: app, alias: id, principal: {}}",
+         "routes[0].principal: needs `cookie` or `header`, and not both"),
+        ("{name: a, path: '/chats/{x}', upstream: app, alias: id, principal: {cookie: s}}",
+         "routes[0].alias: streams are asked for at <path>/<alias>/stream; "
+         "expected a path with a fixed end, got `/chats/{x}`"),
+        ("{name: a, path: /, upstream: app, alias: id, principal: {cookie: s}, methods: [GET]}",
+         "routes[0].alias: has no effect: the alias is read from a body, and the methods are GET"),
+        ("{name: a, path: /, upstream: app, alias: id, principal: {cookie: s}, replay: off}",
+         "routes[0].alias: has no effect: `replay` is off, so that no stream can be read again"),
+        ("{name: a, path: /, upstream: app, alias: a b, principal: {cookie: s}}",
+         "routes[0].alias: expected a name of 1 to 64 letters, digits, `_`, `.` or `-`, got the text `a b`"),
+        ("{name: a, path: /, upstream: app, alias: {forward: yes}, principal: {cookie: s}}",
+         "routes[0].alias: `field` is missing"),
+        ("{name: a, path: /, upstream: app, alias: [id], principal: {cookie: s}}",
+         "routes[0].alias: expected a mapping (key: value) or the `field` alone, got a list"),
         ("just a name", "routes[0]: expected a mapping (key: value), got the text `just a name`"),
     ],
 )  # fmt: skip
@@ -290,6 +328,22 @@ def test_order_of_websockets(faults: Faults) -> None:
     assert parse(text.replace("[GET]", "[PUT]"))
     spoken = text.replace("[GET]", "[PUT]").replace("app}\n  -", "app, websocket: passthrough}\n  -")
     assert faults(spoken) == [told]
+
+
+def test_order_of_aliases(faults: Faults) -> None:
+    """Streams are asked for with GET below their route's path: a route before it must not take those."""
+    text = (
+        "upstreams: {app: {url: http://127.0.0.1:3000}}\n"
+        "defaults: {principal: {cookie: sid}}\n"
+        "routes:\n"
+        "  - {name: pages, path: '/{tail:.*}', methods: [GET], upstream: app}\n"
+        "  - {name: chat, path: /api/chat, methods: [POST], upstream: app, alias: id}\n"
+    )
+    told = (
+        "line 5: routes[1].alias: is never reached: routes[0] on line 4 takes the GETs below its path first"
+    )
+    assert faults(text) == [told]
+    assert parse(text.replace("[GET]", "[PUT]"))
 
 
 def test_duplicate_names(base: str, faults: Faults) -> None:

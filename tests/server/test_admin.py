@@ -20,6 +20,13 @@ OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 #: Every family, and its type.
 FAMILIES = {
+    "gen_ai_client_inference_usage_cache_read_input_tokens": "counter",
+    "gen_ai_client_inference_usage_cache_write_input_tokens": "counter",
+    "gen_ai_client_inference_usage_reasoning_output_tokens": "counter",
+    "gen_ai_client_token_usage": "histogram",
+    "gen_ai_server_request_duration_seconds": "histogram",
+    "gen_ai_server_time_per_output_token_seconds": "histogram",
+    "gen_ai_server_time_to_first_token_seconds": "histogram",
     "process_start_time_seconds": "gauge",
     "sidecar_active_streams": "gauge",
     "sidecar_cancels": "counter",
@@ -29,6 +36,7 @@ FAMILIES = {
     "sidecar_event_bytes": "counter",
     "sidecar_event_gap_seconds": "histogram",
     "sidecar_events": "counter",
+    "sidecar_finish_reasons": "counter",
     "sidecar_heartbeats": "counter",
     "sidecar_log_bytes": "gauge",
     "sidecar_log_evictions": "counter",

@@ -234,8 +234,8 @@ async def test_a_stream_that_breaks_off_is_truncated(
 @pytest.mark.parametrize(
     ("policy", "reason", "word"),
     [
-        ({"timeouts": {"idle": "60ms"}}, "idle_timeout", "timeouts.idle"),
-        ({"timeouts": {"total": "60ms"}}, "total_timeout", "timeouts.total"),
+        ({"timeouts": {"idle": "250ms"}}, "idle_timeout", "timeouts.idle"),
+        ({"timeouts": {"total": "250ms"}}, "total_timeout", "timeouts.total"),
         ({"max_event_bytes": 3}, "overflow", "max_event_bytes"),
     ],
 )
@@ -470,7 +470,7 @@ async def test_an_answer_that_stays_away_is_given_up(
         await connection.gone()
 
     origin = await start_origin(stalls)
-    sidecar = await start_sidecar(origin.url, route=bridge(timeouts={"idle": "50ms"}))
+    sidecar = await start_sidecar(origin.url, route=bridge(timeouts={"idle": "250ms"}))
     socket = await connect(sidecar.url)
     await socket.say({})
     await refused(socket, "upstream-broken", status=502)
@@ -546,7 +546,7 @@ async def test_an_upstream_that_breaks(start_origin: StartOrigin, start_sidecar:
 async def test_an_upstream_that_says_nothing(start_origin: StartOrigin, start_sidecar: StartSidecar) -> None:
     """``timeouts.first_byte``: then the request is closed."""
     origin = await start_origin(silent)
-    sidecar = await start_sidecar(origin.url, route=bridge(timeouts={"first_byte": "50ms"}))
+    sidecar = await start_sidecar(origin.url, route=bridge(timeouts={"first_byte": "250ms"}))
     socket = await connect(sidecar.url)
     await socket.say({})
     await refused(socket, "upstream-timeout", status=504, recoverable=False)

@@ -15,7 +15,7 @@ from tests.endurance.peace import Peace
 from tests.server.test_backpressure import KIB, MIB, ONE_READ, Flood, resident, window
 from tests.support.bridge import begin, bridge, data_of, ended, event, opened, refused, still_lives
 from tests.support.client import ask
-from tests.support.origin import Connection, Script
+from tests.support.origin import PATIENCE, Connection, Script
 from tests.support.script import answers, holds, in_turn, streams
 from tests.support.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame, Socket, connect, frame
 
@@ -74,7 +74,7 @@ async def test_a_dropped_connections_stream_lingers(
     left = sidecar.hub.loop.time()
     socket.abort()
     await eventually((await origin.request()).peer_closed.is_set, "the upstream request was closed")
-    assert 0.24 <= sidecar.hub.loop.time() - left < 5
+    assert sidecar.hub.loop.time() - left >= 0.24
     assert sidecar.telemetry.route("all").cancels == {"linger": 1}
 
 
@@ -168,8 +168,8 @@ async def test_an_idle_connection_is_pinged(start_origin: StartOrigin, start_sid
     """Every ``heartbeat``, for as long as the client answers."""
     origin = await start_origin(streams())
     sidecar = await start_sidecar(origin.url, route=bridge(heartbeat="50ms"))
-    socket = await connect(sidecar.url)
     began = sidecar.hub.loop.time()
+    socket = await connect(sidecar.url)
     for _ in range(8):
         assert await socket.frame() == Frame(PING, b"")
         await socket.send(PONG)
@@ -213,14 +213,14 @@ async def test_a_silent_peer_is_given_up(start_origin: StartOrigin, start_sideca
     """Two heartbeats without a byte: the connection is cut, and its stream lingers like any other."""
     origin = await start_origin(holds(b"data: a\n\n"))
     sidecar = await start_sidecar(origin.url, route=bridge(heartbeat="60ms"))
-    socket = await connect(sidecar.url)
     began = sidecar.hub.loop.time()
+    socket = await connect(sidecar.url)
     stream = await begin(socket)
     assert await socket.hear() == event(stream, 1, "a")
     for _ in range(2):
         assert await socket.frame() == Frame(PING, b"")
     assert await socket.ended()
-    assert 0.15 <= sidecar.hub.loop.time() - began < 5
+    assert sidecar.hub.loop.time() - began >= 0.17
     await eventually(lambda: not sidecar.hub.sockets, "it is counted out")
     assert sidecar.telemetry.route("all").drops == {"silent": 1}
     again = await connect(sidecar.url)
@@ -560,7 +560,7 @@ async def test_idle_connections_are_closed_when_a_drain_begins(
         assert (came.code, came.reason) == (1001, "draining; reconnect")
         await socket.send(CLOSE, came.payload)
         assert await socket.ended()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await draining
     assert not sidecar.hub.sockets
 
@@ -587,7 +587,7 @@ async def test_a_running_stream_is_finished_first(
     assert await socket.hear() == ended(stream)
     assert (await close_frame(socket)).code == 1001
     socket.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await draining
     assert len(origin.requests) == 1
 
@@ -613,7 +613,7 @@ async def test_a_start_that_waits_for_its_answer_is_finished_too(
     assert data_of(await socket.hear_until("end")) == ["a"]
     assert (await close_frame(socket)).code == 1001
     socket.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await draining
 
 
@@ -638,7 +638,7 @@ async def test_what_still_runs_after_the_drain_is_closed(
             await socket.send(CLOSE, came.payload)
             assert await socket.ended()
     await eventually(upstream.peer_closed.is_set, "what nobody will hear of is closed upstream")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await draining
 
 
@@ -652,7 +652,7 @@ async def test_a_slow_reader_does_not_outlast_a_drain(
     await begin(socket)
     socket.stall()
     await at_rest(lambda: unsent(sidecar))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE):
         await sidecar.drain()
         await sidecar.stop()
     assert not sidecar.hub.sockets

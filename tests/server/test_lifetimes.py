@@ -53,7 +53,7 @@ async def test_an_abandoned_stream_is_cancelled_after_linger_and_not_before(
     left = sidecar.hub.loop.time()
     answer.abort()
     await eventually((await origin.request()).peer_closed.is_set, "the upstream request was closed")
-    assert 0.24 <= sidecar.hub.loop.time() - left < 5
+    assert sidecar.hub.loop.time() - left >= 0.24
     assert await ended(sidecar, answer) == "cancelled"
     assert sidecar.telemetry.route("all").cancels == {"linger": 1}
 
@@ -106,13 +106,13 @@ async def test_a_returning_reader_stops_the_linger(
 ) -> None:
     """Heartbeats count the time: long after the linger is over the stream still runs."""
     origin = await start_origin(holds(b"data: a\n\n"))
-    sidecar = await start_sidecar(origin.url, route={"linger": "300ms", "heartbeat": "50ms"})
+    sidecar = await start_sidecar(origin.url, route={"linger": "1s", "heartbeat": "50ms"})
     first = await begin(sidecar)
     await first.block()
     first.abort()
     await eventually(lambda: not sidecar.hub.readers, "the reader was counted out")
     again = await ask(sidecar.url, f"/_streams/{first.header('stream-id')}?after=1")
-    await again.until(b": ping\n" * 10)
+    await again.until(b": ping\n" * 25)
     await (await origin.request()).chunk(b"data: b\n\n")
     assert (await again.block()).endswith(b"data: b\n\n")
 
@@ -159,14 +159,14 @@ async def test_a_finished_stream_is_kept_and_then_only_remembered(
 ) -> None:
     """Its log is dropped ``keep`` after its end, not before; all that stays is a tombstone."""
     origin = await start_origin(streams(b"data: a\n\n"))
-    sidecar = await start_sidecar(origin.url, route={"replay": {"keep": "250ms"}})
+    sidecar = await start_sidecar(origin.url, route={"replay": {"keep": "500ms"}})
+    began = sidecar.hub.loop.time()
     answer = await begin(sidecar)
     await answer.rest()
-    finished = sidecar.hub.loop.time()
     store = sidecar.hub.store
     assert (len(store), store.bytes > 0, store.tombstones) == (1, True, 0)
     await eventually(lambda: store.tombstones == 1, "the log was dropped")
-    assert sidecar.hub.loop.time() - finished >= 0.2
+    assert sidecar.hub.loop.time() - began >= 0.49
     assert (len(store), store.bytes) == (0, 0)
     assert len(sidecar.hub.wheel) == 0
     answer = await ask(sidecar.url, f"/_streams/{answer.header('stream-id')}/state")
@@ -219,12 +219,12 @@ async def test_a_silent_upstream_is_given_up(start_origin: StartOrigin, start_si
     """``timeouts.idle``: so long without a byte from upstream, whatever heartbeats the reader got."""
     origin = await start_origin(holds(b"data: a\n\n"))
     sidecar = await start_sidecar(origin.url, route={"heartbeat": "30ms", "timeouts": {"idle": "200ms"}})
-    answer = await begin(sidecar)
     began = sidecar.hub.loop.time()
+    answer = await begin(sidecar)
     assert (await answer.until(b": ping\n")).endswith(b"data: a\n\n: ping\n")
     with pytest.raises(Truncated):
         await answer.rest()
-    assert sidecar.hub.loop.time() - began >= 0.15
+    assert sidecar.hub.loop.time() - began >= 0.19
     await eventually((await origin.request()).peer_closed.is_set, "the upstream request was closed")
     assert await ended(sidecar, answer) == "idle_timeout"
 
@@ -260,7 +260,7 @@ async def test_a_feed_has_no_idle_limit_unless_its_own_route_names_one(
     answer = await begin(quiet, method="GET")
     await answer.until(b": ping\n" * 8)
     assert (await state_of(quiet, answer))["state"] == "live"
-    limited = await start_sidecar(origin.url, route={"timeouts": {"idle": "50ms"}})
+    limited = await start_sidecar(origin.url, route={"timeouts": {"idle": "250ms"}})
     answer = await begin(limited, method="GET")
     assert await ended(limited, answer) == "idle_timeout"
 
@@ -295,7 +295,7 @@ async def test_total_time_covers_an_upstream_that_has_not_answered(
         await connection.gone()
 
     origin = await start_origin(silent)
-    route = {"open_after": "10ms", "timeouts": {"total": "100ms"}}
+    route = {"open_after": "10ms", "timeouts": {"total": "250ms"}}
     sidecar = await start_sidecar(origin.url, route=route)
     answer = await ask(sidecar.url, "/x", headers={"Accept": "text/event-stream"})
     await eventually((await origin.request()).peer_closed.is_set, "the upstream request was closed")

@@ -980,7 +980,7 @@ async def test_an_upstream_that_falls_silent_is_cut(
         await connection.gone()
 
     origin = await start_origin(script)
-    sidecar = await start_sidecar(origin.url, route={"timeouts": {"idle": "50ms"}})
+    sidecar = await start_sidecar(origin.url, route={"timeouts": {"idle": "250ms"}})
     answer = await ask(sidecar.url, "/")
     with pytest.raises((Truncated, asyncio.IncompleteReadError, ConnectionResetError)):
         await answer.body()

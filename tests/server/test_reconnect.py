@@ -177,13 +177,13 @@ async def test_an_upstream_that_answers_and_sends_nothing_is_given_up(
 ) -> None:
     """Response after response without an event is no feed: ``reconnect_for`` counts from the last event."""
     origin = await start_origin(in_turn(streams(b"retry: 20\ndata: a\n\n"), streams(b": hello\n\n")))
-    sidecar = await start_sidecar(origin.url, route={**FEED, "reconnect_for": "200ms"})
+    sidecar = await start_sidecar(origin.url, route={**FEED, "reconnect_for": "500ms"})
     answer = await ask(sidecar.url, "/events")
     await answer.block()
     with pytest.raises(Truncated):
         await answer.rest()
     assert sidecar.telemetry.route("all").ends == {"upstream_error": 1}
-    assert len(origin.requests) > 3  # polled as often as it asked for
+    assert len(origin.requests) > 3  # polled as often as it asked for, or nearly
 
 
 @pytest.mark.parametrize("first", [b"retry: 400\ndata: a\n\n", b"data: a\n\nretry: 400\n"])
@@ -193,11 +193,11 @@ async def test_the_upstreams_retry_is_respected(
     """It is asked again no sooner than it said, even where it said so in its last breath."""
     origin = await start_origin(in_turn(streams(first), holds(b"data: b\n\n")))
     sidecar = await start_sidecar(origin.url, route=FEED)
+    began = sidecar.hub.loop.time()
     answer = await ask(sidecar.url, "/events")
     await answer.block()
-    began = sidecar.hub.loop.time()
     await origin.request(2)
-    assert sidecar.hub.loop.time() - began >= 0.35
+    assert sidecar.hub.loop.time() - began >= 0.39
     assert (await answer.block()).endswith(b"data: b\n\n")
 
 

@@ -350,7 +350,7 @@ async def test_who_does_not_answer_a_drain_is_dropped(join: Join, monkeypatch: p
     monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 0.2)
     pair = await join(drain="10ms")
     task = await drain(pair)
-    await asyncio.wait_for(task, 2)
+    await asyncio.wait_for(task, PATIENCE)
     assert (await pair.end()).cause == "drain"
 
 
@@ -411,13 +411,16 @@ async def test_a_frame_that_does_not_end_delays_a_drain_little(
     one, other = pair.seen_from(side)
     await one.send_raw(frame(BINARY, bytes(1000), masked=False)[:500])
     assert len(await came(other, 500)) == 500
-    await asyncio.wait_for(await drain(pair), 2)
+    await asyncio.wait_for(await drain(pair), PATIENCE)
     assert await rest(other) == b""
 
 
 @SIDES
-async def test_the_sender_of_half_a_frame_leaves_in_a_drain(side: str, join: Join) -> None:
+async def test_the_sender_of_half_a_frame_leaves_in_a_drain(
+    side: str, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Then there is nothing to wait for."""
+    monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 3600.0)
     pair = await join(drain="10ms")
     one, other = pair.seen_from(side)
     await one.send_raw(frame(BINARY, bytes(1000), masked=False)[:500])
@@ -425,7 +428,7 @@ async def test_the_sender_of_half_a_frame_leaves_in_a_drain(side: str, join: Joi
     task = await drain(pair)
     assert await one.frame() is not None
     one.answer.close()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         assert await rest(other) == b""
         await task
 
@@ -453,8 +456,11 @@ async def test_too_much_while_a_frame_comes_back(side: str, join: Join) -> None:
 
 
 @SIDES
-async def test_a_drain_between_a_close_and_its_answer(side: str, join: Join) -> None:
+async def test_a_drain_between_a_close_and_its_answer(
+    side: str, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who has asked for the end gets it, at once; who has still to answer may do that."""
+    monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 3600.0)
     pair = await join(drain="10ms")
     one, other = pair.seen_from(side)
     await one.send(CLOSE, closing(1000))
@@ -463,7 +469,7 @@ async def test_a_drain_between_a_close_and_its_answer(side: str, join: Join) -> 
     told = await one.frame()
     assert told is not None
     assert told.opcode == CLOSE
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         assert await one.ended()
         await other.send(TEXT, b"lost")
         await other.send(CLOSE, closing(1000))

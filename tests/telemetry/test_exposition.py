@@ -75,7 +75,7 @@ def test_a_scrape_can_be_read() -> None:
     telemetry.store = lambda: StoreFigures(1, 2, 3, 4, 5)
     families = list(text_string_to_metric_families(generate_latest(telemetry.registry).decode()))
     assert len(families) == len({family.name for family in families}) > 20
-    assert all(family.name.startswith(("sidecar_", "process_")) for family in families)
+    assert all(family.name.startswith(("sidecar_", "process_", "gen_ai_")) for family in families)
     assert all(family.documentation for family in families)
 
 

@@ -42,6 +42,11 @@ FACTS = Facts(
     pauses=0,
     evicted=0,
     recorded=True,
+    model="gpt",
+    input_tokens=12,
+    output_tokens=3,
+    finish_reason="stop",
+    first_token=0.1235,
 )
 
 JOINED = Joined(

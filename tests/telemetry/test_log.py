@@ -96,6 +96,11 @@ async def test_a_stream_has_one_line(
         "pauses": 0,
         "evicted": 0,
         "recorded": True,
+        "model": None,
+        "input_tokens": None,
+        "output_tokens": None,
+        "finish_reason": None,
+        "first_token": None,
     }
     assert {name: line[name] for name in expected} == expected
     assert 0 <= line["first_event"] <= line["duration"] < PATIENCE
