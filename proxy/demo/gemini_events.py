@@ -80,8 +80,8 @@ class GeminiVoice:
 
     @property
     def streams(self) -> bool:
-        """What the request's URL says: without ``alt=sse``, a stream is one JSON array."""
-        return self._streams and self._call.alt == "sse"
+        """What the request's URL says."""
+        return self._streams
 
     def events(self) -> Iterator[Event]:
         """Growing usage beside each piece; the last one carries the finish reason."""
@@ -95,9 +95,7 @@ class GeminiVoice:
         return Event(json.dumps(refusal(503, FAILURE)))
 
     def answer(self) -> str:
-        """One whole response, or all those of a stream as an array."""
-        if self._streams:
-            return f"[{','.join(event.data for event in self.events())}]"
+        """One whole response."""
         if self._tool is None:
             return _json(
                 self._document([{"text": self._call.speech.text()}], "STOP", self._call.speech.length())

@@ -140,7 +140,7 @@ class Ledger:
         """The record of that number, or None when it never was or is no longer held."""
         return next((record for record in self._records if record.number == number), None)
 
-    async def until(self, condition: Callable[[], bool], *, timeout: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], *, timeout: float = 30.0) -> None:
         """Return as soon as ``condition()`` holds, looked at after every change; TimeoutError otherwise."""
         async with asyncio.timeout(timeout):
             while not condition():

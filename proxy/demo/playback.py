@@ -9,6 +9,7 @@ from aiohttp import web
 
 from proxy.demo.encoding import encoder
 from proxy.demo.event import Event
+from proxy.demo.form import EVENT_STREAM, Form
 from proxy.demo.ledger import Record, State
 from proxy.demo.misbehaviour import Misbehaviour
 from proxy.demo.voice import Script
@@ -78,8 +79,10 @@ class Playback:
         misbehaviour: Misbehaviour,
         record: Record,
         headers: Mapping[str, str],
+        form: Form = EVENT_STREAM,
     ) -> None:
         self._script = script
+        self._form = form
         self._wrong = misbehaviour
         self._record = record
         self._outlet = Outlet(request, misbehaviour, headers)
@@ -98,7 +101,7 @@ class Playback:
             event = next(events, None)
             if event is None:
                 await self._flush()
-                return await self._outlet.end()
+                return await self._end()
             self._batch.append(self._block(event))
             self._played += 1
             if len(self._batch) == self._wrong.burst:
@@ -120,7 +123,7 @@ class Playback:
         if played == wrong.error_at:
             self._record.end(State.MISBEHAVED)
             await self._outlet.send(self._block(self._script.complaint()))
-            return await self._outlet.end()
+            return await self._end()
         if played == wrong.truncate_at:
             self._record.end(State.MISBEHAVED)
             return await self._outlet.end()
@@ -130,11 +133,17 @@ class Playback:
             return await self._outlet.drop(self._block(event) if event else b"")
         return None
 
+    async def _end(self) -> web.StreamResponse:
+        """End the form, and then the body."""
+        if self._form.end:
+            await self._outlet.send(self._form.end)
+        return await self._outlet.end()
+
     async def _flush(self) -> None:
         """Send the batch, after the time that lies between it and the one before."""
         if not self._batch:
             return
-        if self._wrong.comments:
+        if self._wrong.comments and self._form is EVENT_STREAM:  # the other forms know no comments
             await self._outlet.send(f"{UPSTREAM_COMMENT}{self._wrong.line_end * 2}".encode())
         await asyncio.sleep(self._wrong.interval if self._record.events else self._wrong.first_delay)
         await self._outlet.send(b"".join(self._batch))
@@ -142,7 +151,8 @@ class Playback:
         self._batch.clear()
 
     def _block(self, event: Event) -> bytes:
-        return event.block(newline=self._wrong.line_end, size=self._wrong.size)
+        first = self._played == 0
+        return self._form.block(event, first=first, newline=self._wrong.line_end, size=self._wrong.size)
 
 
 def hang_up(request: web.Request) -> None:

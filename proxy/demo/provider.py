@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -21,9 +21,12 @@ from proxy.demo import (
     anthropic_events,
     app_events,
     audio,
+    bedrock_events,
+    cohere_events,
     feed,
     gemini_events,
     observation,
+    ollama_lines,
     openai_chat,
     openai_errors,
     openai_responses,
@@ -31,6 +34,7 @@ from proxy.demo import (
     realtime,
     socket_echo,
 )
+from proxy.demo.form import ARRAY, EVENT_STREAM, LINES, MESSAGES, Form
 from proxy.demo.ledger import Ledger, Record, State
 from proxy.demo.misbehaviour import HEADER, BadMisbehaviour, Misbehaviour, asked
 from proxy.demo.observation import LEDGER, observe, record_of
@@ -48,21 +52,24 @@ SHUTDOWN_TIMEOUT = 0.05
 #: What ``Retry-After`` says beside a 429, in seconds.
 RETRY_AFTER = 1
 
-_STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How one API refuses, names its request ids, and which query parameters are its own."""
+    """How one API refuses, names its request ids, which query parameters are its own, how it streams."""
 
     refusal: Callable[[int, str], dict[str, Any]]
     own_keys: frozenset[str] = frozenset()
     request_id: str = "X-Request-Id"
+    form: Form = EVENT_STREAM
 
 
 OPENAI = Manner(refusal=openai_errors.refusal)
 ANTHROPIC = Manner(refusal=anthropic_events.refusal, own_keys=frozenset({"beta"}), request_id="Request-Id")
 GEMINI = Manner(refusal=gemini_events.refusal, own_keys=frozenset({"alt", "key", "$alt"}))
+GEMINI_ARRAY = replace(GEMINI, form=ARRAY)
+OLLAMA = Manner(refusal=ollama_lines.refusal, form=LINES)
+BEDROCK = Manner(refusal=bedrock_events.refusal, request_id="X-Amzn-RequestId", form=MESSAGES)
+COHERE = Manner(refusal=cohere_events.refusal)
 APP = Manner(refusal=app_events.refusal, own_keys=frozenset({"prompt"}))
 FEED = Manner(refusal=app_events.refusal, own_keys=frozenset({"count"}))
 REALTIME = Manner(refusal=openai_errors.refusal, own_keys=frozenset({"model", "call_id", "intent"}))
@@ -137,8 +144,9 @@ class Exchange:
         await asyncio.sleep(wrong.headers_delay)
         if wrong.status != 200:
             return self._fail(wrong.status)
-        headers = _STREAM_HEADERS | self._request_id()
-        return await Playback(self._request, script, wrong, self._record, headers).play()
+        form = self._manner.form
+        headers = {"Content-Type": form.content_type, "Cache-Control": "no-cache", **self._request_id()}
+        return await Playback(self._request, script, wrong, self._record, headers, form).play()
 
     def _misbehaviour(self, *, interval: float | None = None) -> Misbehaviour:
         header_values = self._request.headers.getall(HEADER, ())
@@ -151,7 +159,6 @@ class Exchange:
             created=int(self._record.started),
             speech=wrong.speech,
             path_model=self._request.match_info.get("model", ""),
-            alt=self._request.query.get("alt", ""),
         )
 
     async def _body(self) -> bytes:
@@ -192,6 +199,12 @@ def _talk(manner: Manner, join: Join) -> Handler:
     return handle
 
 
+async def _stream_gemini(request: web.Request) -> web.StreamResponse:
+    """Stream events for ``alt=sse``; the API's other form is one array."""
+    manner = GEMINI if request.query.get("alt") == "sse" else GEMINI_ARRAY
+    return await Exchange(manner, request).converse(gemini_events.listen_streaming)
+
+
 async def _follow(request: web.Request) -> web.StreamResponse:
     return await Exchange(FEED, request).follow()
 
@@ -216,8 +229,14 @@ def _routes() -> list[web.RouteDef]:
         web.post("/v1/chat/completions", _converse(OPENAI, openai_chat.listen)),
         web.post("/v1/responses", _converse(OPENAI, openai_responses.listen)),
         web.post("/v1/messages", _converse(ANTHROPIC, anthropic_events.listen)),
-        web.post(f"{gemini_model}:streamGenerateContent", _converse(GEMINI, gemini_events.listen_streaming)),
+        web.post(f"{gemini_model}:streamGenerateContent", _stream_gemini),
         web.post(f"{gemini_model}:generateContent", _converse(GEMINI, gemini_events.listen_whole)),
+        web.post("/v2/chat", _converse(COHERE, cohere_events.listen)),
+        # Below a prefix: the API's own path is where most apps have their chat, this provider's too.
+        web.post("/ollama/api/chat", _converse(OLLAMA, ollama_lines.listen_chat)),
+        web.post("/ollama/api/generate", _converse(OLLAMA, ollama_lines.listen_generate)),
+        web.post("/model/{model}/converse-stream", _converse(BEDROCK, bedrock_events.listen_streaming)),
+        web.post("/model/{model}/converse", _converse(BEDROCK, bedrock_events.listen_whole)),
         web.get("/v1/models", _list_models),
         web.post("/api/chat", _converse(APP, app_events.listen)),
         # A HEAD must not play a stream to nobody.

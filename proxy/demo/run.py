@@ -24,6 +24,17 @@ routes:
   - {name: audio, path: /api/audio, upstream: provider, websocket: passthrough}
   - {name: socket, path: /api/socket, upstream: provider, websocket: passthrough}
   - {name: realtime, path: /v1/realtime, upstream: provider, websocket: passthrough}
+  - name: unified
+    path: "/unified/{tail:.*}"
+    strip_prefix: /unified
+    upstream: provider
+    emit: unified
+    websocket: bridge
+  - name: as-openai
+    path: "/as-openai/{tail:.*}"
+    strip_prefix: /as-openai
+    upstream: provider
+    emit: openai
   - {name: all, path: "/{tail:.*}", upstream: provider, websocket: bridge}
 """
 
@@ -49,6 +60,10 @@ Try, in another terminal:
   # a model that thinks for 12 seconds: heartbeats keep the connection open (one every 5 seconds here)
   curl -N '{url}/v1/chat/completions?first_delay=12' -H 'content-type: application/json' \\
     -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
+
+  # any provider in one form, tool calls whole and parsed
+  curl -N {url}/unified/v1/messages -H 'content-type: application/json' \\
+    -d '{{"model":"demo","stream":true,"max_tokens":100,"messages":[{{"role":"user","content":"hello"}}]}}'
 
   # an app's own feed; resume it with -H 'Last-Event-ID: 4'
   curl -N {url}/api/events

@@ -14,6 +14,9 @@ from proxy.demo.speech import Speech
 #: Told when the provider fails in mid-stream because it was asked to.
 FAILURE = "The demo provider was asked to fail here."
 
+#: What a model thinks before it answers, where the request asks for that, in the pieces that it comes in.
+THOUGHT = ("They", " want", " a", " text", " about", " streams.")
+
 
 class Script(Protocol):
     """A stream that can be played."""
@@ -44,14 +47,13 @@ class Voice(Script, Protocol):
 class Call:
     """One request to an API. ``created`` is in seconds since the epoch.
 
-    ``path_model`` and ``alt`` are what Gemini's URLs say: the model, and ``sse`` or nothing.
+    ``path_model`` is the model, where an API's URLs name it.
     """
 
     number: int
     created: int
     speech: Speech
     path_model: str = ""
-    alt: str = ""
 
     def identity(self, prefix: str) -> str:
         """An identifier as the API forms them, the same for the whole of this answer."""

@@ -42,6 +42,12 @@ export const ROUTES = [
     query: { alt: "sse" },
     body: (prompt) => ({ contents: [{ role: "user", parts: [{ text: prompt }] }] }),
   },
+  {
+    id: "unified",
+    name: "Anthropic, as unified events",
+    path: "unified/v1/messages",
+    body: (prompt) => ({ model: "demo", stream: true, max_tokens: 10000, messages: [{ role: "user", content: prompt }] }),
+  },
   { id: "app", name: "An app's own, /api/chat", path: "api/chat", body: (prompt) => ({ prompt }) },
   { id: "feed", name: "An app's feed, /api/events", path: "api/events", feed: true },
 ];
@@ -183,6 +189,7 @@ function quoted(text) {
 export function spoken({ json, event }) {
   if (json === null || typeof json !== "object") return "";
   if (json.type === "response.output_text.delta") return String(json.delta);
+  if (json.type === "text_delta") return String(json.content);
   if (json.type === "content_block_delta") return json.delta?.text ?? "";
   if (Array.isArray(json.choices)) return json.choices[0]?.delta?.content ?? "";
   if (Array.isArray(json.candidates)) return (json.candidates[0]?.content?.parts ?? []).map(({ text }) => text ?? "").join("");

@@ -63,13 +63,32 @@ async def test_every_event_fits_the_schema(running: Running) -> None:
 
 
 async def test_without_alt_sse_a_stream_is_one_array(running: Running) -> None:
-    """The API's other form: JSON, not events."""
+    """The API's other form: JSON, not events; it too comes piece by piece."""
     async with connect(running) as wire:
-        wire.send(post("/v1beta/models/demo-1:streamGenerateContent?tokens=2", CALL, "Connection: close"))
+        wire.send(post("/v1beta/models/demo-1:streamGenerateContent?tokens=2&interval=0", CALL))
         _, headers = await wire.head()
-        documents = json.loads(await wire.rest())
+        pieces = await wire.chunks()
     assert headers["content-type"].startswith("application/json")
-    assert len(documents) == 3
+    assert len(json.loads(b"".join(pieces))) == 3
+    assert [piece[:3] for piece in pieces] == [b'[{"', b",\r\n", b",\r\n", b"\n]\n"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "elements", "end"),
+    [("error_at=1", 2, b"\n]\n"), ("truncate_at=1", 1, b"}"), ("truncate_at=0", 0, b"")],
+)
+async def test_an_array_can_go_wrong(running: Running, wrong: str, elements: int, end: bytes) -> None:
+    """The API's error is the last element; a truncated array has no closing bracket."""
+    async with connect(running) as wire:
+        wire.send(post(f"/v1beta/models/demo-1:streamGenerateContent?interval=0&{wrong}", CALL))
+        await wire.head()
+        body = b"".join(await wire.chunks())
+    assert body.endswith(end)
+    documents = json.loads(body if wrong.startswith("error") else body + b"]" if body else b"[]")
+    assert len(documents) == elements
+    assert [document["error"]["status"] for document in documents if "error" in document] == (
+        ["UNAVAILABLE"] if wrong.startswith("error") else []
+    )
 
 
 async def test_an_answer_without_a_stream(client: genai.client.AsyncClient) -> None:

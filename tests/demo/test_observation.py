@@ -89,7 +89,7 @@ async def test_a_client_that_goes_is_noticed_at_once(
         wire.send(get(f"{TALK}&{misbehaviour}"))
         await running.ledger.until(lambda: running.ledger.open_streams == 1)
         await wait(wire)
-    await running.ledger.until(lambda: not running.requests[0].running, timeout=1.0)
+    await running.ledger.until(lambda: not running.requests[0].running)
     record = running.requests[0]
     assert (record.state, record.events) == (State.CLIENT_GONE, events)
 
@@ -99,7 +99,7 @@ async def test_a_client_that_goes_while_events_flow_is_noticed(running: Running)
     async with connect(running) as wire:
         wire.send(get(f"{TALK}&endless=1"))
         await wire.head()
-    await running.ledger.until(lambda: not running.requests[0].running, timeout=1.0)
+    await running.ledger.until(lambda: not running.requests[0].running)
     assert running.requests[0].state is State.CLIENT_GONE
 
 

@@ -6,12 +6,13 @@ import re
 
 from tests.conftest import StartCommand, eventually
 from tests.support.client import ask
+from tests.support.origin import PROGRAM_PATIENCE
 
 
 async def test_the_first_thing_to_try_is_a_page(start_command: StartCommand) -> None:
     """Two addresses for a browser stand before all lines for a shell, and both answer with HTML."""
     command = await start_command("demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-    await eventually(lambda: "Ctrl-C" in command.output, "the lines to try")
+    await eventually(lambda: "Ctrl-C" in command.output, "the lines to try", PROGRAM_PATIENCE)
     before_lines, _, _ = command.output.partition("curl")
     playground, operators = re.findall(r"^  (http://\S+/\S*) {3,}", before_lines, re.MULTILINE)
     assert playground.endswith("/_playground")

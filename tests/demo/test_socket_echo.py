@@ -15,7 +15,7 @@ from proxy.demo.voice import FAILURE
 from proxy.demo.websocket import NO_CLOSE_FRAME, NO_CODE
 
 from .sockets import joined
-from .wire import Wire, connect, get
+from .wire import READ_TIMEOUT, Wire, connect, get
 
 #: A request for an upgrade, without an extension.
 HANDSHAKE = (
@@ -105,7 +105,7 @@ async def test_the_provider_reads_nothing_while_it_pauses(running: Running) -> N
         clock = asyncio.get_running_loop().time
         began = clock()
         await peer.send_json(do="pause", seconds=0.1)
-        await asyncio.wait_for(await peer.connection.ping(), 5)
+        await asyncio.wait_for(await peer.connection.ping(), READ_TIMEOUT)
         assert clock() - began >= 0.1
 
 
@@ -234,7 +234,7 @@ async def test_a_socket_can_hang(running: Running) -> None:
         await peer.send("one")
         await peer.send("two")
         assert await peer.receive() == "one"
-        await asyncio.wait_for(await peer.connection.ping(), 5)
+        await asyncio.wait_for(await peer.connection.ping(), READ_TIMEOUT)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(peer.connection.recv(), 0.05)
         assert running.requests[0].running

@@ -15,7 +15,7 @@ from proxy.demo import Running
 CHAT = {"model": "demo-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 
 #: Seconds that any single read may take before a test gives up.
-READ_TIMEOUT = 5.0
+READ_TIMEOUT = 30.0
 
 
 class Wire:

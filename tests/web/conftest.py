@@ -20,7 +20,7 @@ from proxy.server.app import Sidecar
 from proxy.web.serving import serve
 from tests.conftest import config_for
 from tests.support.forwarder import Forwarder
-from tests.support.origin import PATIENCE as PAGE_PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.process import free_port
 
 #: The tests that run in Node, and their packages.
@@ -153,7 +153,7 @@ class Site:
     async def open(self, browser: Browser, url: str | None = None) -> Page:
         """Open the page in a new tab."""
         page = await (await browser.new_context()).new_page()
-        page.set_default_timeout(PAGE_PATIENCE * 1000)
+        page.set_default_timeout(PROGRAM_PATIENCE * 1000)
         await page.goto(f"{url or self.wire.url}/page")
         await page.wait_for_function("window.ready")
         return page

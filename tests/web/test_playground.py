@@ -36,6 +36,11 @@ async def start(tab: Tab, **chosen: Any) -> None:
     await tab.page.click("#start")
 
 
+def press(button: str) -> str:
+    """JavaScript that presses a button."""
+    return f"document.getElementById('{button}').click()"
+
+
 async def verdict(tab: Tab, pane: int = 0) -> str:
     """Wait for the end and the comparison; return what the page says of it."""
     await tab.until(f"playground.panes[{pane}]?.verified")
@@ -66,9 +71,10 @@ def before(demo_site: DemoSite) -> int:
         ("responses", "sse", 48),
         ("anthropic", "sse", 46),
         ("gemini", "sse", 41),
+        ("unified", "sse", 42),
+        ("unified", "websocket", 42),
         ("app", "sse", 41),
         ("app", "websocket", 41),
-        ("anthropic", "websocket", 46),
     ],
 )
 async def test_a_text_arrives_whole(
@@ -102,10 +108,8 @@ async def test_a_dropped_connection_is_resumed(
     """The text goes on behind the last word that came; the provider was asked once."""
     tab = await open_tab(demo_site.playground)
     await start(tab, over=over, tokens=90, interval=15)
-    await tab.until(f"{FIRST}?.record.events > 20")
-    await tab.page.click("#drop")
-    await tab.until(f"{FIRST}.state === 'waiting'")
-    assert await tab.page.inner_text(".badge") == "reconnecting"
+    reconnects = "document.querySelector('.badge').innerText === 'reconnecting'"
+    await tab.when(f"{FIRST}?.record.events > 20", press("drop"), then=reconnects)
 
     told = await verdict(tab)
     ((drop,), (resume,)) = await tab.see(f"[{FIRST}.record.drops, {FIRST}.record.resumes]")
@@ -127,8 +131,7 @@ async def test_a_loss_would_be_seen(open_tab: OpenTab, demo_site: DemoSite) -> N
     """An event that goes missing on the page's side is told as what it is."""
     tab = await open_tab(demo_site.playground)
     await start(tab, tokens=60, interval=10)
-    await tab.until(f"{FIRST}?.record.events > 10")
-    await tab.see(f"void {FIRST}.record.data.splice(5, 1)")
+    await tab.when(f"{FIRST}?.record.events > 10", f"{FIRST}.record.data.splice(5, 1)")
     assert "NOT whole, event" in await verdict(tab)
     assert await tab.page.get_attribute(".verdict", "data-tone") == "alarm"
 
@@ -174,10 +177,8 @@ async def test_a_closed_pane_is_no_cancel(open_tab: OpenTab, demo_site: DemoSite
     """Only its reader leaves; the viewer beside it reads on."""
     tab = await open_tab(demo_site.playground)
     await start(tab, tokens=80, interval=10)
-    await tab.until(f"{FIRST}?.record.events > 5")
-    await tab.page.click("#second")
-    await tab.until("playground.panes[1]?.record.events > 5")
-    await tab.page.locator(".close").first.click()
+    await tab.when(f"{FIRST}?.record.events > 5", press("second"))
+    await tab.when("playground.panes[1]?.record.events > 5", "document.querySelector('.close').click()")
     assert (await verdict(tab)).startswith("Complete. Nothing lost: 81 events")
     (record,) = streamed(demo_site, before)
     assert record.state is State.FINISHED
@@ -387,8 +388,7 @@ async def test_a_small_screen_is_wide_enough(open_tab: OpenTab, demo_site: DemoS
     tab = await open_tab(demo_site.playground, viewport={"width": 360, "height": 700})
     assert not await tab.scrolls_sideways()
     await start(tab, tokens=60, interval=10)
-    await tab.until(f"{FIRST}?.record.events > 10")
-    await tab.page.click("#drop")
+    await tab.when(f"{FIRST}?.record.events > 10", press("drop"))
     await tab.page.click("#second")
     await verdict(tab)
     await tab.page.click("#tuning summary")
@@ -408,9 +408,7 @@ async def test_every_text_stands_out(scheme: str, open_tab: OpenTab, demo_site: 
     await tab.page.click("#tuning summary")
     assert await faint(tab) == []
     await start(tab, preset="endless", interval=10)
-    await tab.until(f"{FIRST}?.record.events > 10")
-    await tab.page.click("#drop")
-    await tab.until(f"{FIRST}.state === 'waiting'")
+    await tab.when(f"{FIRST}?.record.events > 10", press("drop"), then=f"{FIRST}.state === 'waiting'")
     await tab.page.evaluate("new Promise(requestAnimationFrame)")
     assert await faint(tab) == []
     await tab.page.click("#stop")
@@ -427,8 +425,7 @@ async def test_a_stream_does_not_flood_a_screen_reader(open_tab: OpenTab, demo_s
         }"""
     )
     await start(tab, tokens=150, interval=8)
-    await tab.until(f"{FIRST}?.record.events > 20")
-    await tab.page.click("#drop")
+    await tab.when(f"{FIRST}?.record.events > 20", press("drop"))
     await verdict(tab)
     spoken = await tab.see("spoken")
     assert [sentence.split()[2] for sentence in spoken] == [

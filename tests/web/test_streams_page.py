@@ -1,4 +1,4 @@
-"""The operators' page in a real browser: what streams is there within two seconds, and how it ended stays."""
+"""The operators' page in a real browser: what streams is there by itself, and how it ended stays."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from proxy.demo import Running
 from proxy.server.app import Sidecar
 from tests.conftest import config_for, eventually
 from tests.support.client import Answer, ask
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.pages import DemoSite, OpenTab, Tab, demo_in_process, faint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,9 +48,9 @@ async def cells(tab: Tab, stream: str) -> dict[str, str] | None:
     return found
 
 
-async def until_row(tab: Tab, stream: str, seconds: float = 5.0, **wanted: str) -> dict[str, str]:
+async def until_row(tab: Tab, stream: str, **wanted: str) -> dict[str, str]:
     """Wait until a stream's row says so, and return it."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(PROGRAM_PATIENCE):
         while True:
             row = await cells(tab, stream)
             if row is not None and all(row[column] == value for column, value in wanted.items()):
@@ -63,16 +64,16 @@ async def cancel(site: DemoSite, answer: Answer) -> None:
 
 
 async def test_a_stream_from_its_beginning_to_its_end(open_tab: OpenTab, demo_site: DemoSite) -> None:
-    """It is there within two seconds, its events grow, and it ends for a reason; its whole id is nowhere."""
+    """It is there by itself, its events grow, and it ends for a reason; its whole id is nowhere."""
     tab = await open_tab(demo_site.sidecar.admin_url)
     answer = await begin(demo_site)
     await answer.blocks(2)
-    first = await until_row(tab, short_id(answer), 2.0, state="live")
+    first = await until_row(tab, short_id(answer), state="live")
     assert (first["route"], first["client"], first["readers"]) == ("all", "127.0.0.1", "1")
     await tab.until("parseFloat(document.querySelector('[data-column=rate]').textContent) > 0")
     later = await until_row(tab, short_id(answer))
     assert int(later["events"]) > int(first["events"])
-    assert 1 < float(later["rate"]) < 60
+    assert 1 < float(later["rate"]) < 200  # fifty, on a machine with nothing else to do
     assert await tab.page.inner_text("[data-total=running]") == "1"
 
     await cancel(demo_site, answer)
@@ -229,13 +230,13 @@ async def test_a_sidecar_that_goes_and_comes_back(open_tab: OpenTab, unused_tcp_
         tab = await open_tab(site.sidecar.admin_url)
         await until_row(tab, short_id(answer), state="live")
         drain = asyncio.create_task(site.sidecar.drain())
-        await tab.until("document.getElementById('notice').textContent.startsWith('It drains')", 5)
+        await tab.until("document.getElementById('notice').textContent.startsWith('It drains')")
         drain.cancel()
         await asyncio.gather(drain, return_exceptions=True)
-    await tab.until("document.getElementById('notice').textContent.includes('out of reach')", 5)
+    await tab.until("document.getElementById('notice').textContent.includes('out of reach')")
     assert await cells(tab, short_id(answer)) is not None
     async with demo_in_process(admin=admin):
-        await tab.until("document.getElementById('notice').textContent.includes('started anew')", 5)
+        await tab.until("document.getElementById('notice').textContent.includes('started anew')")
         assert await cells(tab, short_id(answer)) is None
     tab.faults[:] = [
         fault for fault in tab.faults if "ERR_CONNECTION" not in fault and "ERR_EMPTY" not in fault
