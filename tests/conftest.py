@@ -51,11 +51,13 @@ def config_for(upstream: str, *, route: dict[str, Any] | None = None, **top: Any
     return parse(yaml.safe_dump(document, sort_keys=False))
 
 
-async def eventually(condition: Callable[[], object], what: str = "the condition") -> None:
+async def eventually(
+    condition: Callable[[], object], what: str = "the condition", within: float = PATIENCE
+) -> None:
     """Wait until ``condition()`` is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true within {PATIENCE} s"
+        assert time.monotonic() < deadline, f"{what} did not come true within {within} s"
         await asyncio.sleep(0.005)
 
 
@@ -90,8 +92,14 @@ def _brief_partings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def _closed_clients() -> AsyncIterator[None]:
-    """Close the connections that a test left open."""
+def _closed_clients(request: pytest.FixtureRequest) -> None:
+    """Close the connections that a test left open; thousands of tests have no loop, and can have none."""
+    if request.node.get_closest_marker("asyncio") is not None:
+        request.getfixturevalue("_leaving")
+
+
+@pytest.fixture
+async def _leaving() -> AsyncIterator[None]:
     yield
     client.leave()
 
@@ -126,8 +134,8 @@ async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSi
         yield start
 
 
-@pytest.fixture
-async def start_origin() -> AsyncIterator[StartOrigin]:
+@asynccontextmanager
+async def origins() -> AsyncIterator[StartOrigin]:
     """Start origins, each with a script and an Origin's options. A script that fails, fails the test."""
     running: list[Origin] = []
 
@@ -141,6 +149,13 @@ async def start_origin() -> AsyncIterator[StartOrigin]:
     for origin in running:
         await origin.stop()
         assert not origin.errors, origin.errors
+
+
+@pytest.fixture
+async def start_origin() -> AsyncIterator[StartOrigin]:
+    """Start origins."""
+    async with origins() as start:
+        yield start
 
 
 @pytest.fixture
@@ -161,9 +176,16 @@ async def start_command(tmp_path: Path) -> AsyncIterator[StartCommand]:
         await command.end()
 
 
-@pytest.fixture
-async def provider() -> AsyncIterator[Running]:
+@asynccontextmanager
+async def providing() -> AsyncIterator[Running]:
     """The built-in provider on a socket of its own."""
     running = await start_provider()
     yield running
     await running.close()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Running]:
+    """The built-in provider on a socket of its own."""
+    async with providing() as running:
+        yield running

@@ -17,6 +17,7 @@ from proxy.chat import chat
 from proxy.config import parse
 from proxy.demo import Running, State, expected_text, start_provider
 from proxy.server.app import Sidecar
+from tests.support.origin import PATIENCE
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ class Terminal(io.StringIO):
 
     async def until(self, text: str) -> None:
         """Return when ``text`` stands on the screen."""
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE):
             while text not in self.getvalue():
                 self._changed.clear()
                 await self._changed.wait()

@@ -16,6 +16,7 @@ from proxy import __version__
 from tests.conftest import StartCommand, eventually
 from tests.support.client import ask
 from tests.support.command import PROJECT, Command, write_config
+from tests.support.origin import PROGRAM_PATIENCE
 
 GOOD = """\
 listen: 127.0.0.1:0
@@ -174,33 +175,34 @@ async def test_help_names_every_command(start_command: StartCommand) -> None:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="LEFT OUT: the demo's lines: no curl on PATH")
 async def test_the_demo_prints_lines_that_work(start_command: StartCommand) -> None:
-    """Each of them, as it is printed."""
+    """Each of them, as it is printed; all at once, since they spend their time waiting."""
     demo = await start_command("demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
-    await eventually(lambda: "Ctrl-C ends it." in demo.output, "the lines to try")
+    await eventually(lambda: "Ctrl-C ends it." in demo.output, "the lines to try", PROGRAM_PATIENCE)
     text = demo.output.replace("\\\n", " ")
-    chat, client, thinking, feed, operator = [
+    chat, client, thinking, unified, feed, operator = [
         line.strip()
         for line in text.splitlines()
         if re.match(r"  \S*(curl|python\S* -m proxy|sse-sidecar) ", line)
     ]
 
-    answered = await shell(f"{chat} --silent --max-time 20")
-    assert answered.startswith("id: ")
-    assert answered.endswith("data: [DONE]\n\n")
-
-    joined = await shell(client)
-    assert "gap-free" in joined
-    assert "NOT gap-free" not in joined
-
     faster = thinking.replace("first_delay=12", "first_delay=6")
     assert faster != thinking
-    waited = await shell(f"{faster} --silent --max-time 20")
+    answered, joined, waited, said, events, resumed = await asyncio.gather(
+        shell(f"{chat} --silent --max-time 60"),
+        shell(client),
+        shell(f"{faster} --silent --max-time 60"),
+        shell(f"{unified} --silent --max-time 60"),
+        shell(f"{feed} --silent --max-time 4 || true"),
+        shell(f"{feed} --silent --max-time 4 -H 'Last-Event-ID: 5' || true"),
+    )
+    assert answered.startswith("id: ")
+    assert answered.endswith("data: [DONE]\n\n")
+    assert "gap-free" in joined
+    assert "NOT gap-free" not in joined
     assert waited.startswith(": ping\n")
     assert waited.endswith("data: [DONE]\n\n")
-
-    events = await shell(f"{feed} --silent --max-time 2 || true")
+    assert re.search(r"^event: start\n.*^event: done\n", said, re.MULTILINE | re.DOTALL)
     assert re.search(r"^id: 1$", events, re.MULTILINE)
-    resumed = await shell(f"{feed} --silent --max-time 2 -H 'Last-Event-ID: 5' || true")
     assert re.search(r"^id: 6$", resumed, re.MULTILINE)
 
     seen = await shell(operator.replace("curl ", "curl --silent "))

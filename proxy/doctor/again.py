@@ -10,7 +10,7 @@ from proxy.doctor.ask import SAMPLE_BYTES, TIMEOUT, Asker
 from proxy.doctor.dial import Exchange, Request, Unreachable, clock
 from proxy.doctor.evidence import Head, Stream
 from proxy.doctor.head import EVENT_STREAM, media_type
-from proxy.doctor.recovery import Cancelled, Resumed
+from proxy.doctor.recovery import CANCEL_TIMEOUT, RESUME_TIMEOUT, Cancelled, Resumed
 from proxy.doctor.sidecar import Address, Looker, poll_of, problem_of
 from proxy.doctor.transcript import Transcript
 
@@ -20,8 +20,11 @@ OVERLAP = 3
 #: Events beyond the known ones that are awaited after a resume.
 FRESH = 5
 
-#: Seconds in which a resumed stream must show something, and in which a cancelled one must end.
-RESUME_TIMEOUT, CANCEL_TIMEOUT = 2.0, 2.0
+#: Seconds that a resume may take in all: a slow line may still be at what had come before.
+RESUME_TOTAL = 20.0
+
+#: Seconds for the events beyond the known ones: there may be none.
+FRESH_TIMEOUT = 2.0
 
 
 def resumption(request: Request, stream: Stream, address: Address | None) -> tuple[int, Request] | None:
@@ -62,14 +65,21 @@ async def resume(
         body = await exchange.whole(TIMEOUT, SAMPLE_BYTES)
         exchange.drop()
         return None, Resumed(after, _seen(exchange, Transcript(head)), problem_of(body))
-    return exchange, Resumed(after, await _read(exchange, head, len(stream.arrivals) - after + FRESH))
+    return exchange, Resumed(after, await _read(exchange, head, len(stream.arrivals) - after))
 
 
-async def _read(exchange: Exchange, head: Head, due: int) -> Stream:
-    seen = Transcript(head)
+async def _read(exchange: Exchange, head: Head, known: int) -> Stream:
+    """Read what had come before, for as long as its bytes keep coming, and then some of what is new."""
+    seen, loop = Transcript(head), asyncio.get_running_loop()
+    last = loop.time() + RESUME_TOTAL
     with suppress(TimeoutError):
-        async with asyncio.timeout(RESUME_TIMEOUT):
-            while len(seen.arrivals) < due and (data := await exchange.read()):
+        async with asyncio.timeout(RESUME_TIMEOUT) as limit:
+            while len(seen.arrivals) < known and (data := await exchange.read()):
+                seen.receive(data, clock())
+                if seen.reads[-1].cut:  # a heartbeat is no part of what is due
+                    limit.reschedule(min(loop.time() + RESUME_TIMEOUT, last))
+        async with asyncio.timeout(FRESH_TIMEOUT):
+            while len(seen.arrivals) < known + FRESH and (data := await exchange.read()):
                 seen.receive(data, clock())
     return _seen(exchange, seen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.doctor.evidence import Arrival, Head, Stream
-from proxy.doctor.finding import Figures, Finding, Verdict, fault, ok, spoken, unseen, warning
+from proxy.doctor.finding import Figures, Finding, Verdict, fault, many, ok, spoken, unseen, warning
 from proxy.doctor.head import EVENT_STREAM, is_sidecars, media_type, stream_id_of
 from proxy.stream.cursor import node_of, parse
 
@@ -18,6 +18,10 @@ STICKY = (
     "a resume must reach the sidecar that holds the stream: node: in each sidecar's configuration and the "
     "shipped nginx template's map of it, or stickiness by cookie or address at the balancer"
 )
+
+#: Seconds without a byte of what had come before, after which a resume has brought what it brings; and those
+#: in which a cancelled stream must end. Only a fault waits so long: a busy machine is none.
+RESUME_TIMEOUT, CANCEL_TIMEOUT = 5.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,7 @@ def _compared(first: Stream, resumed: Resumed, again: Stream, figures: Figures) 
     if not known and not came:
         return ok("resume", "at the end already: nothing came twice", **figures)
     if not came:
-        said = f"nothing came within {again.until - again.headed:.1f} s, though {len(known)} events were due"
-        return fault("resume", said, "the replay does not leave the edge: see buffering", **figures)
+        return _lacking(known, again, figures)
     figures |= {"replayed": len(came)}
     if not is_sidecars(first):
         return _compared_ids(first, resumed.after, came, figures)
@@ -114,10 +117,28 @@ def _compared(first: Stream, resumed: Resumed, again: Stream, figures: Figures) 
             "resume", "the resumed stream's numbers jump", "nothing between may drop events", **figures
         )
     if len(came) < len(known):
-        said = f"only {len(came)} of {len(known)} events that had come before came again"
-        return fault("resume", said, "the replay does not leave the edge: see buffering", **figures)
+        return _lacking(known, again, figures)
     said = f"dropped, resumed behind event {resumed.after}: {len(came)} events, no gap, none twice"
     return ok("resume", said, **figures)
+
+
+def _lacking(known: tuple[Arrival, ...], again: Stream, figures: Figures) -> Finding:
+    """Less came than was due: it is held, or a slow line was still at it when we left."""
+    came, took = len(again.arrivals), spoken(again.until - again.headed)
+    if _under_way(again):
+        said = f"{came} of {many(len(known), 'event')} came again in {took}, and the next was under way"
+        return unseen("resume", said, **figures)
+    said = f"only {came} of {len(known)} events that had come before came again"
+    if not came:
+        said = f"nothing came within {took}, though {many(len(known), 'event')} were due"
+    return fault("resume", said, "the replay does not leave the edge: see buffering", **figures)
+
+
+def _under_way(stream: Stream) -> bool:
+    """Whether we left while an event was coming in, piece by piece."""
+    if stream.ending is not None or not stream.reads or not stream.reads[-1].cut:
+        return False
+    return stream.until - stream.reads[-1].at < RESUME_TIMEOUT / 2
 
 
 def _misplaced(first: Stream, after: int, wrong: int, came: tuple[Arrival, ...], figures: Figures) -> Finding:
@@ -179,7 +200,7 @@ def judge_cancel(cancelled: Cancelled | None, why_not: str = "") -> Finding:
             "cancel", f"{cancelled.status or 'no answer'}{word}: stop does not stop", mend, **figures
         )
     if cancelled.ended_after is None:
-        said = "202, but the reader's stream did not end within 2 s"
+        said = f"202, but the reader's stream did not end within {spoken(CANCEL_TIMEOUT)}"
         return fault("cancel", said, "something on the way keeps the connection: see buffering", **figures)
     return ok("cancel", f"202, and the stream ended {spoken(cancelled.ended_after)} later", **figures)
 

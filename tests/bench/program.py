@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 SOURCES = Path(__file__).parents[2] / "bench" / "native"
-PATIENCE = 10.0
+PATIENCE = 30.0
 SECOND = 1_000_000_000
 OPENSSL = "#include <openssl/ssl.h>\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"

@@ -262,10 +262,11 @@ def test_a_mark_begins_anew(upstream: Upstream, start_load: StartLoad) -> None:
     assert load.told() == {"ready": True, "open": 5}
     load.ask("mark")
     started = time.monotonic_ns()
-    time.sleep(0.4)
+    time.sleep(0.6)
     window = load.ask("mark")
     assert SECOND * 0.3 < window["t_ns"] <= time.monotonic_ns() - started + SECOND * 0.1
-    assert window["events"] == pytest.approx(5 * 100 * window["t_ns"] / SECOND, abs=15)
+    # 300 events, or so many fewer or more as a busy machine brings 0.2 s late:
+    assert window["events"] == pytest.approx(5 * 100 * window["t_ns"] / SECOND, abs=100)
     assert window["open"] == 5
     assert 0 < window["cpu_ns"] < window["t_ns"]
     final = load.ask("stop")
@@ -281,21 +282,21 @@ def test_latencies_are_plausible(upstream: Upstream, start_load: StartLoad) -> N
     load = start_load(upstream.port, "/?n=40&rate=200", "--requests", 10, "--concurrency", 10)
     latency = lone(load)["latency_ns"]
     assert latency["n"] == 400
-    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"] < SECOND
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"] < 10 * SECOND
 
 
 def test_the_first_event_is_timed_apart_from_the_head(upstream: Upstream, start_load: StartLoad) -> None:
     """Both from the request's writing."""
-    final = lone(start_load(upstream.port, "/?n=2&first=50", "--requests", 4, "--concurrency", 2))
+    final = lone(start_load(upstream.port, "/?n=2&first=400", "--requests", 4, "--concurrency", 2))
     assert final["ttfb_ns"]["n"] == final["ttfe_ns"]["n"] == 4
-    assert 0 < final["ttfb_ns"]["p50"] < SECOND * 0.05 < final["ttfe_ns"]["p50"] < SECOND
+    assert 0 < final["ttfb_ns"]["p50"] < SECOND * 0.4 < final["ttfe_ns"]["p50"] < 10 * SECOND
 
 
 def test_streams_are_asked_for_again(upstream: Upstream, start_load: StartLoad) -> None:
     """On the same connections."""
     load = start_load(upstream.port, "/?n=10", "--streams", 3, "--again")
     assert load.told()["ready"]
-    time.sleep(0.2)
+    eventually(lambda: upstream.stats()["events"] > 300)
     window = load.ask("mark")
     assert window["done"] > 20
     assert window["open"] == 3
@@ -323,7 +324,7 @@ def test_connections_are_opened_at_a_rate(upstream: Upstream, start_load: StartL
     started = time.monotonic()
     load = start_load(upstream.port, "/?n=1000000&rate=1", "--streams", 20, "--ramp", 50)
     assert load.told()["open"] == 20
-    assert 0.37 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.37
 
 
 def test_more_streams_than_descriptors_at_first(upstream: Upstream, start_load: StartLoad) -> None:

@@ -65,14 +65,17 @@ def test_cpu_time_is_that_of_the_whole_tree() -> None:
         try:
             while len(list(machine.tree(parent.pid))) < 2:
                 time.sleep(0.01)
-            before = machine.scheduled([parent.pid])
-            time.sleep(0.3)
-            passed = machine.scheduled([parent.pid]) - before
+            before, began = machine.scheduled([parent.pid]), time.monotonic_ns()
+            deadline = time.monotonic() + 30
+            while (passed := machine.scheduled([parent.pid]) - before).ran < 0.05e9:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            lasted = time.monotonic_ns() - began
             _, child = machine.tree(parent.pid)
             os.kill(child, 9)
         finally:
             parent.kill()
-    assert 0.02e9 < passed.ran < 0.6e9
+    assert passed.ran < lasted + 0.05e9, "one core's time, and no more than has passed since"
 
 
 def test_pss_is_the_proportional_set_size() -> None:
@@ -222,7 +225,7 @@ def test_every_mark_is_measured_by_some_load() -> None:
     results = Results(every)
     assert all(mark.measured(results) is not None for mark in MARKS)
     limits = [mark.limit for mark in MARKS]
-    assert limits == [1.3, 1.0, 1.5, 1.5, 2.5, 1.3, 1.15, 1.0, 20.0, 1.25, 0.1, 1.6, 2.0, 25.0, 50.0]
+    assert limits == [1.3, 1.0, 1.5, 1.5, 2.5, 1.3, 1.15, 2.5, 1.0, 20.0, 1.25, 0.1, 1.6, 2.0, 25.0, 50.0]
 
 
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -405,20 +408,21 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.mark.parametrize(
-    ("name", "replay", "websocket"),
+    ("name", "replay", "websocket", "emit"),
     [
-        ("ours-bare", False, "off"),
-        ("ours-full", True, "off"),
-        ("ours-bridge", True, "bridge"),
-        ("ours-passthrough", True, "passthrough"),
+        ("ours-bare", False, "off", "passthrough"),
+        ("ours-full", True, "off", "passthrough"),
+        ("ours-unified", True, "off", "unified"),
+        ("ours-bridge", True, "bridge", "passthrough"),
+        ("ours-passthrough", True, "passthrough", "passthrough"),
     ],
 )
-def test_our_configurations_load(name: str, replay: bool, websocket: str, place: Place) -> None:
+def test_our_configurations_load(name: str, replay: bool, websocket: str, emit: str, place: Place) -> None:
     """What is measured is what the file says."""
     (command,) = LINEUP[name].commands(place)
     config = load_config(Path(command[-1]))
     (route,) = config.routes
-    assert (route.replay.enabled, route.websocket) == (replay, websocket)
+    assert (route.replay.enabled, route.websocket, route.emit.form) == (replay, websocket, emit)
     assert (config.upstreams["provider"].tls_ca is not None) == place.tls
 
 

@@ -1,4 +1,8 @@
-"""Pages for a browser, and a sidecar behind a wire that can be cut."""
+"""Pages for a browser, and a sidecar behind a wire that can be cut.
+
+A module's tests share a browser, which takes longer to start than most of them to run: everything here lives
+in the module's loop, and every test has a visitor of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
+from playwright.async_api import Browser, Page
 
+from proxy.demo import Running
 from proxy.server.app import Sidecar
-from tests.conftest import StartSidecar, config_for
+from tests.conftest import StartOrigin, StartSidecar, config_for, origins, providing, sidecars
 from tests.support.forwarder import Forwarder
+from tests.support.origin import PROGRAM_PATIENCE
 
 #: A page that writes down what its EventSource hears: events by name, data and id, and after each
 #: error whether it means to come back (0) or has given up (2).
@@ -37,7 +45,37 @@ PAGE = """\
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module", params=[True, False], ids=["fast-path", "task"])
+async def start_sidecar(request: pytest.FixtureRequest) -> AsyncIterator[StartSidecar]:
+    """Start sidecars, as everywhere, in the module's loop."""
+    async with sidecars(fast_path=request.param) as start:
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start_origin() -> AsyncIterator[StartOrigin]:
+    """Start origins, as everywhere, in the module's loop."""
+    async with origins() as start:
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def provider() -> AsyncIterator[Running]:
+    """The built-in provider, in the module's loop."""
+    async with providing() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(shared_browser: Browser) -> AsyncIterator[Page]:
+    """An empty tab of a new visitor."""
+    async with await shared_browser.new_context() as context:
+        page = await context.new_page()
+        page.set_default_timeout(PROGRAM_PATIENCE * 1000)
+        yield page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def pages_port() -> AsyncIterator[int]:
     """The port of a server that has ``PAGE`` under any path, to be called by any name."""
 
@@ -73,7 +111,7 @@ class Site:
 OpenSite = Callable[..., Awaitable[Site]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def open_site(pages_port: int, start_sidecar: StartSidecar) -> AsyncIterator[OpenSite]:
     """Open sites in front of an upstream (a URL, or its settings), configured as by ``config_for``."""
     async with AsyncExitStack() as forwarders:

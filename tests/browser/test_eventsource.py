@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page
 
 from proxy.demo import Running, expected_text
@@ -9,6 +10,8 @@ from tests.browser.conftest import OpenSite
 from tests.conftest import StartOrigin, eventually
 from tests.support.forwarder import Forwarder
 from tests.support.origin import Connection
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 #: readyState, as the standard numbers it.
 CONNECTING, OPEN, CLOSED = 0, 1, 2

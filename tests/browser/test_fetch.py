@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page
 
 from proxy.demo import Running, State
 from tests.browser.conftest import OpenSite
 from tests.conftest import StartOrigin
 from tests.support.origin import Connection
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 #: Posts a prompt, and writes down each piece of text when it comes and how the body ended.
 READ = """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Page
 
 from proxy.demo import Record, Running, expected_text
 from tests.browser.conftest import OpenSite, Site
 from tests.support.client import ask
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROMPT = "/api/chat?prompt=hi&interval=0"
 

@@ -10,7 +10,10 @@ from tests.browser.conftest import OpenSite, Site
 from tests.support.origin import PATIENCE
 
 #: How streams are read from the upstream is nothing to a page.
-pytestmark = pytest.mark.parametrize("start_sidecar", [True], indirect=True, ids=["page"])
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.parametrize("start_sidecar", [True], indirect=True, ids=["page"]),
+]
 
 BRIDGE = {"websocket": "bridge"}
 PASSTHROUGH = {"websocket": "passthrough"}

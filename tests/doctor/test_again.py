@@ -85,13 +85,33 @@ async def test_a_reader_whose_stream_goes_on_after_a_cancel_is_told(
 ) -> None:
     """202, and nothing happens: the edge keeps the connection."""
     monkeypatch.setattr("proxy.doctor.again.CANCEL_TIMEOUT", 0.1)
-    monkeypatch.setattr("proxy.doctor.again.RESUME_TIMEOUT", 0.1)
+    monkeypatch.setattr("proxy.doctor.again.FRESH_TIMEOUT", 0.1)
     stop = answers(b"202 Accepted", state("finished", "cancelled"))
     edge = by_path(held_open, resume=held_open, cancel=stop, state=answers(b"200 OK", state("live")))
     request = Request(URL((await start_origin(edge)).url), "POST", JSON, ASK)
     seen = await examine(Examination(request, patience=Patience(0.3)))
     assert seen.of(Verdict.FAULT) == ["cancel"]
     assert "did not end within" in seen["cancel"].message
+
+
+async def test_a_line_that_is_still_at_it_is_not_accused(
+    start_origin: StartOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor leaves in the midst of an event that was coming in: it cannot tell what would have come."""
+    monkeypatch.setattr("proxy.doctor.again.RESUME_TOTAL", 0.1)
+
+    async def slow(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\n" + FIELDS + b"Transfer-Encoding: chunked\r\n\r\n")
+        await connection.chunk(event(1) + event(2)[:5])
+        await connection.gone()
+
+    stopped = answers(b"202 Accepted", state("finished", "cancelled"))
+    edge = by_path(held_open, resume=slow, cancel=stopped, state=answers(b"200 OK", state("live")))
+    request = Request(URL((await start_origin(edge)).url), "POST", JSON, ASK)
+    monkeypatch.setattr("proxy.doctor.again.CANCEL_TIMEOUT", 0.1)
+    seen = await examine(Examination(request, patience=Patience(0.3)))
+    assert seen.verdict("resume") is Verdict.UNSEEN
+    assert "1 of 3 events came again" in seen["resume"].message
 
 
 async def test_a_stripped_header_does_not_hide_the_stream(start_origin: StartOrigin) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import structlog
 from yarl import URL
 
 from proxy.demo import Running
@@ -211,13 +212,14 @@ async def test_openais_sdk_has_the_last_word(capsys: pytest.CaptureFixture[str],
 
 
 async def test_openais_requests_are_compared_at_the_origin(
-    start_command: StartCommand, provider: Running, sidecar: Sidecar
+    capsys: pytest.CaptureFixture[str], provider: Running, sidecar: Sidecar
 ) -> None:
     """Two base URLs: the stream, and the WebSocket, are asked for at the same path."""
     base, origin = f"{sidecar.url}/v1?interval=0.01", f"{provider.url}/v1?interval=0.01"
-    command = await start_command("doctor", base, "--openai", "demo", "--direct", origin, "--json")
-    assert await command.ended() == 0, command.output
-    found = {each["check"]: each for each in json.loads(command.output)["findings"]}
+    with structlog.testing.capture_logs():  # the sidecar's lines are no part of what the doctor prints
+        status, output, _ = await told(capsys, base, "--openai", "demo", "--direct", origin, "--json")
+    assert status == 0, output
+    found = {each["check"]: each for each in json.loads(output)["findings"]}
     assert found["buffering"]["evidence"]["source"] == "direct"
     asked = [request.path for request in provider.requests if request.streaming]
     assert asked == ["/v1/chat/completions"] * 3

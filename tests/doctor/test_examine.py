@@ -15,7 +15,7 @@ from proxy.doctor.finding import Finding, Verdict
 from proxy.doctor.watch import Patience
 from proxy.server.app import Sidecar
 from tests.conftest import StartOrigin, config_for, eventually
-from tests.support.origin import Connection, Script, response
+from tests.support.origin import PATIENCE, Connection, Script, response
 from tests.support.script import answers, holds, in_turn, streams
 
 JSON = (("Content-Type", "application/json"), ("Accept-Encoding", "gzip, deflate, br"))
@@ -270,7 +270,7 @@ async def test_an_examination_that_is_given_up_leaves_nothing_running(start_orig
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(PATIENCE):
         for request in origin.requests:
             await request.peer_closed.wait()
 

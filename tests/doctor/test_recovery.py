@@ -51,6 +51,17 @@ def test_the_resumed_half_is_held_against_the_first(
     assert word in finding.message
 
 
+@pytest.mark.parametrize(
+    ("left", "verdict"), [(1.5, Verdict.UNSEEN), (9.0, Verdict.FAULT)], ids=["coming-in", "stuck"]
+)
+def test_an_event_that_was_coming_in_may_have_come(left: float, verdict: Verdict) -> None:
+    """A slow line is not taken for a buffer; one on which nothing more came, is."""
+    half = heard([(0.5, event(3)), (1.0, event(4)[:5])], fields=OURS, until=left)
+    finding = judge_resume(FIRST, Resumed(2, half))
+    assert finding.verdict is verdict
+    assert "1 of 3 events" in finding.message
+
+
 def test_another_sidecars_404_is_not_the_edges() -> None:
     """One is mended by stickiness or nodes, the other by a location."""
     elsewhere = judge_resume(FIRST, Resumed(2, resumed(status=404), "unknown-stream"))

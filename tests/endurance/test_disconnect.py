@@ -63,7 +63,7 @@ async def brief_sidecar(start: StartSidecar, upstream: str, **policies: Any) -> 
     return await start(
         config_for(
             upstream,
-            route={**BRIEF, **policies},
+            route={"timeouts": {"connect": "60s"}, **BRIEF, **policies},
             upstreams={"origin": {"url": upstream, "keepalive": "20ms"}},
             drain="0s",
         )
@@ -393,7 +393,7 @@ each_way = pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"
 
 async def bridge_sidecar(start: StartSidecar, upstream: str) -> Sidecar:
     """Start a sidecar with a bridge that holds nothing for long."""
-    return await brief_sidecar(start, upstream, websocket="bridge", heartbeat="2s")
+    return await brief_sidecar(start, upstream, websocket="bridge", heartbeat="15s")
 
 
 async def start_over_websocket(url: str, target: str = ENDLESS) -> Socket:
@@ -441,7 +441,7 @@ async def test_two_hundred_pairs_that_are_lost_at_the_same_moment_leave_nothing(
     provider: Running, start_sidecar: StartSidecar
 ) -> None:
     """Joined to the provider, with more on the way; it loses every one of them."""
-    sidecar = await brief_sidecar(start_sidecar, provider.url, websocket="passthrough", heartbeat="2s")
+    sidecar = await brief_sidecar(start_sidecar, provider.url, websocket="passthrough", heartbeat="15s")
     peace = Peace()
     asked = frame(TEXT, b'{"do":"send","count":10,"bytes":10000}')
     sockets = await asyncio.gather(*(connect(sidecar.url, "/api/socket", early=asked) for _ in range(200)))

@@ -42,6 +42,12 @@ def check_mixture(tally: Tally, resumes: int) -> None:
     assert tally.halves > resumes // 20
 
 
+@pytest.mark.parametrize(
+    "start_sidecar",
+    [True, pytest.param(False, marks=pytest.mark.long)],
+    ids=["fast-path", "task"],
+    indirect=True,
+)
 async def test_a_hundred_resumes_over_eight_streams_leave_nothing_behind(
     provider: Running, start_sidecar: StartSidecar
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,15 +118,22 @@ def nginx_command(request: pytest.FixtureRequest) -> list[str | Path]:
     return [loader, "--library-path", libraries, CURRENT / "usr/sbin/nginx"]
 
 
-@pytest.fixture
-async def start_edge(certificate: Certificate, nginx_command: list[str | Path]) -> AsyncIterator[StartEdge]:
+@asynccontextmanager
+async def edges(certificate: Certificate, command: list[str | Path]) -> AsyncIterator[StartEdge]:
     """Start nginx with the shipped template."""
     async with AsyncExitStack() as started:
 
         async def start(*urls: str, nodes: dict[str, str] | None = None) -> Edge:
             plain, secure = free_port(), free_port()
             conf = shipped(certificate, plain, secure, *urls, nodes=nodes)
-            nginx = await started.enter_async_context(Nginx(conf, command=nginx_command))
+            nginx = await started.enter_async_context(Nginx(conf, command=command))
             return Edge(nginx, certificate, f"https://127.0.0.1:{secure}", f"http://127.0.0.1:{plain}")
 
+        yield start
+
+
+@pytest.fixture
+async def start_edge(certificate: Certificate, nginx_command: list[str | Path]) -> AsyncIterator[StartEdge]:
+    """Start nginx with the shipped template."""
+    async with edges(certificate, nginx_command) as start:
         yield start

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.nginx import Certificate
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.process import program
 
 
@@ -38,14 +38,14 @@ class Curl:
         """Return what it prints up to and including ``marker``."""
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             return await self._process.stdout.readuntil(marker)
 
     async def rest(self) -> tuple[int, bytes]:
         """Wait for its end; return its exit status and what was not read yet."""
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             output = await self._process.stdout.read()
             return await self._process.wait(), output
 

@@ -25,7 +25,7 @@ from proxy.config import load
 from proxy.server.app import Sidecar
 from tests.support.client import Answer, ask, send
 from tests.support.nginx import FOLDER, Certificate
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.process import Process, free_port, program, run
 from tests.support.websocket import Socket, connect
 
@@ -209,7 +209,7 @@ class Edge(Process):
     async def start(self) -> None:
         """Start it, and wait until it shows a certificate: Caddy makes its own while it listens already."""
         await super().start()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PROGRAM_PATIENCE
         while True:
             try:
                 _, writer = await send(self.url, b"", tls=self.tls)

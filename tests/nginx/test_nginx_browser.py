@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from proxy.config import Config
 from proxy.server.app import Sidecar
-from tests.browser.conftest import pages_port
-from tests.conftest import StartOrigin, StartSidecar, config_for, eventually
-from tests.nginx.conftest import Edge, StartEdge
-from tests.support.nginx import free_port
-from tests.support.origin import PATIENCE, Origin
+from tests.browser.conftest import pages_port, start_origin
+from tests.conftest import StartOrigin, StartSidecar, config_for, eventually, sidecars
+from tests.nginx.conftest import Edge, StartEdge, edges
+from tests.support.nginx import Certificate, free_port
+from tests.support.origin import PROGRAM_PATIENCE, Origin
 from tests.support.script import holds
 
-__all__ = ["pages_port"]  # a fixture
+__all__ = ["pages_port", "start_origin"]  # fixtures of the module's loop, as is all of them here
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def page(browser: Browser) -> Page:
-    """A tab that takes the test's certificate."""
-    page = await browser.new_page(ignore_https_errors=True)
-    page.set_default_timeout(PATIENCE * 1000)
-    return page
+@pytest_asyncio.fixture(loop_scope="module")
+async def start_sidecar() -> AsyncIterator[StartSidecar]:
+    """Start sidecars, as for every test of nginx."""
+    async with sidecars(trusted_peers=["127.0.0.1"]) as start:
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start_edge(certificate: Certificate, nginx_command: list[str | Path]) -> AsyncIterator[StartEdge]:
+    """Start nginx with the shipped template."""
+    async with edges(certificate, nginx_command) as start:
+        yield start
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(shared_browser: Browser) -> AsyncIterator[Page]:
+    """A tab of a new visitor, who takes the test's certificate."""
+    async with await shared_browser.new_context(ignore_https_errors=True) as context:
+        page = await context.new_page()
+        page.set_default_timeout(PROGRAM_PATIENCE * 1000)
+        yield page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +57,7 @@ class Site:
     origin: Origin
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def site(
     pages_port: int, start_origin: StartOrigin, start_sidecar: StartSidecar, start_edge: StartEdge
 ) -> Site:

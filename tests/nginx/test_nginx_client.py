@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import StartOrigin, StartSidecar, eventually
 from tests.nginx.conftest import Edge, StartEdge, StartProcess
 from tests.support.forwarder import Forwarder
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.process import free_port
 from tests.support.script import holds
 from tests.web.conftest import node
@@ -37,7 +37,7 @@ class Reader:
     async def until(self, **wanted: Any) -> list[dict[str, Any]]:
         """Read on to a line that says this; return all so far."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(PATIENCE + 2 * RETRY):
+        async with asyncio.timeout(PROGRAM_PATIENCE + 2 * RETRY):
             while not self.said or not wanted.items() <= self.said[-1].items():
                 line = await self.process.stdout.readline()
                 assert line, f"no {wanted} was said, only {self.said}"

@@ -16,7 +16,7 @@ from tests.nginx.conftest import StartEdge
 from tests.support.bridge import begin, bridge, data_of
 from tests.support.client import Truncated, ask, read_answer, send
 from tests.support.nginx import Nginx, free_port, http
-from tests.support.origin import Connection
+from tests.support.origin import PATIENCE, Connection
 from tests.support.script import holds, streams
 from tests.support.tunnel import Peer, accepts
 from tests.support.websocket import BINARY
@@ -127,7 +127,7 @@ async def test_a_stream_is_cancelled(
     answer = await edge.ask("/chat", method="POST", body=b"{}")
     cancel = await edge.ask(f"/_streams/{answer.header('stream-id')}/cancel", method="POST")
     assert cancel.status == 202
-    await asyncio.wait_for((await origin.request()).gone(), 5)
+    await asyncio.wait_for((await origin.request()).gone(), PATIENCE)
 
 
 @pytest.mark.parametrize("version", ["1.1", "2"])
@@ -185,7 +185,7 @@ async def test_a_large_body_is_not_collected(
     edge = await start_edge((await start_sidecar(origin.url)).url)
     head = f"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: {8 * MIB}\r\n\r\n"
     reader, writer = await send(edge.url, head.encode() + b"a" * 4 * MIB, tls=edge.tls)
-    assert await asyncio.wait_for(halves.get(), 5) == b"a" * 4 * MIB
+    assert await asyncio.wait_for(halves.get(), PATIENCE) == b"a" * 4 * MIB
     writer.write(b"b" * 4 * MIB)
     assert (await read_answer(reader, writer)).status == 204
     assert await halves.get() == b"b" * 4 * MIB

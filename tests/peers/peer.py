@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection as BlockingConnection
 from websockets.sync.client import connect as blocking_connect
 from websockets.typing import Subprotocol
 
-from tests.support.origin import PATIENCE
+from tests.support.origin import PATIENCE, PROGRAM_PATIENCE
 
 #: Bound of what a peer takes, in bytes. The tests' largest message has a quarter of it.
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -251,7 +251,7 @@ class NodePeer(Peer):
         await self._orders.drain()
 
     async def _told(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             line = await self._tidings.readline()
         assert line, "the peer is gone"
         return cast(dict[str, Any], json.loads(line))

@@ -173,8 +173,8 @@ async def test_a_drain_is_told(set_stage: SetStage) -> None:
 
 async def test_a_peer_that_is_pinged_stays(set_stage: SetStage) -> None:
     """The library answers pings by itself, so a quiet connection outlives many heartbeats."""
-    stage = await set_stage(heartbeat="50ms")
-    peer = await stage.connect("/api/chat?interval=0&first_delay=0.6")
+    stage = await set_stage(heartbeat="150ms")
+    peer = await stage.connect("/api/chat?interval=0&first_delay=0.9")
     await peer.say("start", body=PROMPT)
     heard = await peer.hear_until("end")
     assert words(heard) == expected_text()

@@ -136,9 +136,9 @@ async def test_a_drain_is_told_to_both(set_stage: SetStage) -> None:
 
 async def test_a_quiet_peer_is_pinged_and_stays(set_stage: SetStage) -> None:
     """Libraries answer the sidecar's pings by themselves; who does not is given up after three."""
-    stage = await set_stage(top={"defaults": {"heartbeat": "50ms"}})
+    stage = await set_stage(top={"defaults": {"heartbeat": "200ms"}})
     peer = await stage.connect(SOCKET)
-    await asyncio.sleep(0.5)  # ten heartbeats of silence, which is what this is about
+    await asyncio.sleep(0.9)  # four heartbeats of silence, of which three would be too many
     await peer.send("still here")
     assert await peer.receive() == "still here"
     await peer.send('{"do":"pause","seconds":60}')

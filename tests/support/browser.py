@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, async_playwright
 
-from tests.support.origin import PATIENCE
 from tests.support.process import left_out
 
 #: Names of the command, by distribution.
@@ -51,18 +50,3 @@ def chromium() -> str:
     return found or left_out(
         f"none of {', '.join(COMMANDS)} is installed, and these tests need a real browser"
     )
-
-
-@pytest.fixture
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    """A browser of the test's own."""
-    async with launched(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture
-async def page(browser: Browser) -> Page:
-    """An empty tab."""
-    page = await browser.new_page()
-    page.set_default_timeout(PATIENCE * 1000)
-    return page

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 from tests.support.process import Child
 
 PROJECT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ class Command(Child):
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Wait for the line of this event and number (from 1)."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PROGRAM_PATIENCE
         while len(lines := self.log(event)) < count:
             assert self.running, f"it ended with {self._process}: {self.errors}"
             assert time.monotonic() < deadline, f"no {event!r} was logged {count} times: {self.errors}"
@@ -94,7 +94,7 @@ class Command(Child):
     async def ended(self) -> int:
         """Wait for its end and return its exit status."""
         assert self._process is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             return await self._process.wait()
 
     async def end(self) -> None:

@@ -7,8 +7,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-#: How long a test waits for something that must happen, in seconds. Only a failing test waits so long.
-PATIENCE = 10.0
+#: How long a test waits for something that must happen, in seconds. Only a failing test waits so long. It is
+#: less than the usual heartbeat of 15 s, after which some of it would happen by itself.
+PATIENCE = 12.0
+
+#: The same where a program has to start first, or a browser to draw, on a machine that has much else to do.
+PROGRAM_PATIENCE = 60.0
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -22,7 +22,7 @@ from proxy.demo import Running, start_provider
 from proxy.demo.run import DEMO_CONFIG
 from proxy.server.app import Sidecar
 from tests.support.browser import launched
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 
 #: What Chromium says by itself of an answer that breaks off or is an error; no page can prevent it.
 EXPECTED = ("net::ERR_INCOMPLETE_CHUNKED_ENCODING", "the server responded with a status of 429")
@@ -66,7 +66,7 @@ class Tab:
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.set_default_timeout(PROGRAM_PATIENCE * 1000)
         self.page.on("console", lambda told: self._note(told.text) if told.type == "error" else None)
         self.page.on("pageerror", lambda error: self._note(str(error)))
 
@@ -78,13 +78,30 @@ class Tab:
         """Evaluate an expression, or a function of ``argument``."""
         return await self.page.evaluate(expression, argument)
 
-    async def until(self, expression: str, seconds: float = PATIENCE) -> Any:
+    async def until(self, expression: str, seconds: float = PROGRAM_PATIENCE) -> Any:
         """Wait until the expression is truthy, and return it."""
         deadline = time.monotonic() + seconds
         while not (found := await self.see(expression)):
             assert time.monotonic() < deadline, f"{expression} did not come true within {seconds} s"
             await asyncio.sleep(0.02)
         return found
+
+    async def when(self, expression: str, act: str, *, then: str = "true") -> None:
+        """As soon as the expression is truthy, act, and wait for what comes of it.
+
+        All of it in the page: neither a stream nor the pause before a reconnect waits for us meanwhile.
+        """
+        await self.see(
+            f"""async () => {{
+              const until = (holds) => new Promise((done) => {{
+                const look = () => (holds() ? done() : setTimeout(look, 5));
+                look();
+              }});
+              await until(() => {expression});
+              {act};
+              await until(() => {then});
+            }}"""
+        )
 
     async def scrolls_sideways(self) -> bool:
         """Whether the page is wider than its window."""

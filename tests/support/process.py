@@ -14,13 +14,13 @@ from typing import NoReturn, Self
 
 import pytest
 
-from tests.support.origin import PATIENCE
+from tests.support.origin import PROGRAM_PATIENCE
 
 #: Where Debian keeps daemons, beside the PATH of somebody who is not root.
 SYSTEM = "/usr/sbin:/sbin"
 
 #: How long a program may take to end on SIGTERM before it is killed, in seconds.
-GRACE = 3.0
+GRACE = 10.0
 
 
 def left_out(why: str) -> NoReturn:
@@ -146,7 +146,7 @@ class Process(Child):
             raise
 
     async def _accepts(self, port: int) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PROGRAM_PATIENCE
         while True:
             assert self.running, f"{self._command} ended: {self.output}"
             assert time.monotonic() < deadline, f"{self._command} does not listen on {port}: {self.output}"
