@@ -48,5 +48,6 @@ schema: ## write config/schema.json anew, from the settings in proxy/config
 clean: ## remove everything that was made, the installed packages too
 	rm -rf bench/.venv-litellm bench/native/build bench/results/dev bench/contestants/resumable-stream/node_modules
 	rm -rf tests/conformance/.autobahn tests/nginx/.current tests/peers/node/node_modules tests/web/node/node_modules
+	rm -rf tests/sdks/node/node_modules tests/emit/node/node_modules tests/react/node_modules
 	rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 PARTIAL = RESULTS / "dev"
 
 #: Contestants that need more installed than the others.
-EXTRAS = ("litellm", "resumable-stream")
+EXTRAS = ("litellm", "litellm-messages", "resumable-stream")
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 

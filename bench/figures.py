@@ -193,6 +193,12 @@ MARKS: tuple[Mark, ...] = (
         "CPU of a 1-event stream, over the textbook loop", 1.3, "×", _over("setup", "textbook", us_per_stream)
     ),
     Mark("ids, replay and heartbeat on, over ours bare", 1.15, "×", _over(STEADY, "ours-bare", us_per_event)),
+    Mark(
+        "CPU per event translated from OpenAI to unified, 100 × 100/s, over nginx",
+        2.5,
+        "×",
+        _over(STEADY, "nginx", us_per_event, ours="ours-unified"),
+    ),
     Mark("added time to first event of a lone request, p50, over direct", 1.0, "ms", _lone),
     Mark("memory per idle stream, recorded", 20.0, "KiB", _kib("idle-5000", "ours-full")),
     Mark("CPU per event at 9,000 streams, over that at 100", 1.25, "×", _as_loaded("open-9000", "open-100")),

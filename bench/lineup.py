@@ -108,6 +108,7 @@ class Contestant:
     commands: What has to run for it, all on its core; none for a client that asks the upstream directly.
     versions: Of the program and what it stands on; it may raise what a program that is missing raises.
     headers: What a request to it must bring.
+    path: Where it is asked, if not where an OpenAI SDK would ask.
     bridges: Whether it is asked for streams of events over the bridge.
     """
 
@@ -116,6 +117,7 @@ class Contestant:
     versions: Callable[[], str]
     environ: Mapping[str, str] = field(default_factory=dict)
     headers: Sequence[str] = ()
+    path: str = ""
     bridges: bool = False
 
     def missing(self) -> str | None:
@@ -134,6 +136,7 @@ class Running:
     port: int
     pids: Sequence[int] = ()
     headers: Sequence[str] = ()
+    path: str = ""
     bridges: bool = False
 
 
@@ -156,7 +159,7 @@ def running(contestant: Contestant, place: Place, *, core: int) -> Iterator[Runn
         _await_listening(place.port, processes)
         try:
             pids = [process.pid for process in processes]
-            yield Running(place.port, pids, contestant.headers, contestant.bridges)
+            yield Running(place.port, pids, contestant.headers, contestant.path, contestant.bridges)
         except Exception as error:
             for words in filter(None, (process.last_words() for process in processes)):
                 error.add_note(f"{contestant.name}: {words}")
@@ -237,9 +240,19 @@ def _node() -> str:
     return f"{packages_told}, Node {_said('node', '--version')}, {_said('redis-server', '--version')[:23]}"
 
 
-def _litellm(place: Place) -> Commands:
-    config = place.placed("litellm.yaml")
-    return [[str(LITELLM / "litellm"), "--config", config, "--host", "127.0.0.1", "--port", str(place.port)]]
+def _litellm(name: str, path: str = "") -> Contestant:
+    def commands(place: Place) -> Commands:
+        config, port = place.placed("litellm.yaml"), str(place.port)
+        return [[str(LITELLM / "litellm"), "--config", config, "--host", "127.0.0.1", "--port", port]]
+
+    return Contestant(
+        name=name,
+        commands=commands,
+        versions=lambda: _said(str(LITELLM / "python"), "-c", LITELLM_VERSION),
+        environ=LITELLM_ENVIRON,
+        headers=[f"Authorization: Bearer {LITELLM_KEY}"],
+        path=path,
+    )
 
 
 def _program(name: str) -> str:
@@ -278,15 +291,11 @@ LINEUP: Mapping[str, Contestant] = {
         ),
         _ours("ours-bare"),
         _ours("ours-full"),
+        _ours("ours-unified"),
         _ours("ours-bridge", bridges=True),
         _ours("ours-passthrough"),
-        Contestant(
-            name="litellm",
-            commands=_litellm,
-            versions=lambda: _said(str(LITELLM / "python"), "-c", LITELLM_VERSION),
-            environ=LITELLM_ENVIRON,
-            headers=[f"Authorization: Bearer {LITELLM_KEY}"],
-        ),
+        _litellm("litellm"),
+        _litellm("litellm-messages", path="/v1/messages"),
         Contestant(
             name="resumable-stream",
             commands=_resumable_stream,

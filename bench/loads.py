@@ -13,8 +13,11 @@ PATH = "/v1/chat/completions"
 #: Where an OpenAI SDK would open a WebSocket.
 SOCKET_PATH = "/v1/realtime"
 
-#: What an OpenAI SDK would ask.
-BODY = '{"model":"bench","stream":true,"messages":[{"role":"user","content":"Tell me about streams."}]}'
+#: What an OpenAI SDK would ask, and Anthropic's too.
+BODY = (
+    '{"model":"bench","stream":true,"max_tokens":4096,'
+    '"messages":[{"role":"user","content":"Tell me about streams."}]}'
+)
 
 #: One token of a chat completion, as most providers send it, is about so long. In bytes.
 EVENT_BYTES = 220
@@ -160,12 +163,13 @@ WEBSOCKET = "websocket"
 LOADS: tuple[Load, ...] = (
     Steady(
         name="steady-100x100", title="100 streams × 100 events/s",
-        contestants=(*EVERYBODY, "resumable-stream"), streams=100, rate=100, window=3,
+        contestants=(*EVERYBODY, "ours-unified", "resumable-stream"), streams=100, rate=100, window=3,
     ),
-    # What LiteLLM can carry, and the others beside it.
+    # What LiteLLM can carry, and the others beside it. It has to catch up first with what came meanwhile.
     Steady(
-        name="steady-100x10", title="100 streams × 10 events/s",
-        contestants=("direct", *SOME, "litellm"), extra=True, streams=100, rate=10, window=3,
+        name="steady-100x5", title="100 streams × 5 events/s",
+        contestants=("direct", *SOME, "ours-unified", "litellm", "litellm-messages"), extra=True,
+        streams=100, rate=5, settle=5.0, window=3,
     ),
     Steady(name="steady-1000x20", title="1,000 streams × 20 events/s", streams=1000, rate=20),
     # Events that come one by one find the contestant asleep, and most of their cost is waking it up. Here it

@@ -139,9 +139,10 @@ class Stage:
         return Measured(marked, ended - began, ask.streams)
 
     def _ask(self, load: Load, streams: int) -> Ask:
+        path = self.running.path
         return Ask(
             port=self.running.port,
-            target=load.target,
+            target=f"{path}?{load.query}" if path else load.target,
             streams=streams,
             ramp=RAMP_PER_SECOND,
             body=BODY,

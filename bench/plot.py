@@ -25,9 +25,11 @@ COLOURS = {
     "textbook": ("#c08a3e", "#d9a860"),
     "ours-bare": ("#58a58c", "#6fbfa5"),
     "ours-full": ("#1f7a5c", "#3fae88"),
+    "ours-unified": ("#8a9a2f", "#b5c455"),
     "ours-bridge": ("#2f6fa8", "#5aa0d8"),
     "ours-passthrough": ("#7a5ba6", "#a58ad0"),
     "litellm": ("#b35b5b", "#d08080"),
+    "litellm-messages": ("#8f3f5f", "#c4708f"),
     "resumable-stream": ("#9a6a4f", "#bd8c70"),
 }
 

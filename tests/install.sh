@@ -47,6 +47,9 @@ tests() {
     program "tests of the edge templates" caddy caddy
     npm_packages tests/peers/node "tests with Node's WebSocket client"
     npm_packages tests/web/node "tests of client.js in Node"
+    npm_packages tests/sdks/node "tests of the SDKs for Node"
+    npm_packages tests/react "tests of useChat in a React page"
+    npm_packages tests/emit/node "tests of what openai's and AG-UI's clients read in Node"
 }
 
 # package EXTRAS: this package, editable, with these extras; again when what it depends on has changed.

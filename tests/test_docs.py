@@ -9,7 +9,8 @@ import re
 import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,10 +25,13 @@ from proxy.config.form import settings_of
 from proxy.config.json_schema import STRUCTS
 from proxy.demo.misbehaviour import misbehaviours
 from proxy.demo.run import demo_config
+from proxy.dialects.part import Finish, Text, Usage
 from proxy.errors import ConfigError, RequestError, SidecarError, UpstreamError
 from proxy.server.routing import RouteTable
 from proxy.server.tunnel import Cause
 from proxy.telemetry import Facts, Joined, StoreFigures, Telemetry
+from tests.support.answers import answer
+from tests.support.client import leave
 from tests.support.process import free_port
 from tests.support.websocket import BINARY, connect
 
@@ -139,7 +143,7 @@ def test_internal_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     """Whoever opens the README finds the rest."""
-    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", prose(README)))
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", prose(README)))
     assert linked == {f"docs/{page.name}" for page in DOCS.glob("*.md")}
 
 
@@ -195,7 +199,10 @@ SECTIONS: dict[str, type[Struct]] = {
     "log": model.Log,
     "Upstreams": model.Upstream,
     "Routes": model.Route,
+    "prompt": model.Prompt,
+    "alias": model.Alias,
     "Policies": model.Policy,
+    "emit": model.Emit,
     "replay": model.Replay,
     "timeouts": model.Timeouts,
     "principal": model.Principal,
@@ -247,6 +254,7 @@ def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
         directed["to_client"] += 1
     stats.websocket_ends["closed", "client", "1000"] += 1
     telemetry.process.upstream_errors["upstream", "kind"] += 1
+    telemetry.answered("all", answer(Text("a"), Text("b"), Usage(1, 2), Finish("stop", "stop"), error="e"))
     return dict(_described(metric) for metric in telemetry.collect())
 
 
@@ -266,8 +274,8 @@ def test_every_metric_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_metric_that_is_named_exists(page: Path) -> None:
     """No text, no query and no alert names a metric that is not exposed."""
-    named = set(re.findall(r"\bsidecar_[a-z_]+", page.read_text("utf-8")))
-    assert named <= exposed().keys()
+    named = re.findall(r"\b(?:sidecar|gen_ai_client|gen_ai_server)_[a-z_]+", page.read_text("utf-8"))
+    assert {re.sub("_(bucket|count|sum)$", "", name) for name in named} <= exposed().keys()
 
 
 def test_every_field_of_the_log_line_is_documented() -> None:
@@ -416,19 +424,28 @@ class Terminal:
         return printed.decode("utf-8", "replace")
 
 
-@pytest.fixture
-async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
+@asynccontextmanager
+async def terminals(directory: Path) -> AsyncIterator[Terminal]:
     """A shell whose curl shows no progress bar, as on a terminal."""
-    (tmp_path / ".curlrc").write_text("silent\nshow-error\nmax-time = 60\n")
+    (directory / ".curlrc").write_text("silent\nshow-error\nmax-time = 60\n")
     process = await asyncio.create_subprocess_exec(
-        "bash", "--norc", env=os.environ | {"CURL_HOME": str(tmp_path)}, limit=1 << 24,
+        "bash", "--norc", env=os.environ | {"CURL_HOME": str(directory)}, limit=1 << 24,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    yield Terminal(process)
-    assert process.stdin is not None
-    process.stdin.close()
-    async with asyncio.timeout(PATIENCE):
-        await process.wait()
+    try:
+        yield Terminal(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(PATIENCE):
+            await process.wait()
+
+
+@pytest.fixture
+async def terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
+    """A shell."""
+    async with terminals(tmp_path) as terminal:
+        yield terminal
 
 
 #: The blocks of "Try it" in their order: a part by which each is known, and what must appear, in order.
@@ -447,21 +464,49 @@ TRIES: tuple[tuple[str, str], ...] = (
     ),
     ("/state", r'"state": "finished", "reason": "cancelled"'),
     ("drop_at=7", r'\.7\ndata: \{"id".*\.8\ndata: \{"error":\{"message".*"code":"truncated"\}\}'),
+    ("/as-openai/", r'event: start\ndata: .*event: done\ndata: .*"chat.completion.chunk".*\[DONE\]'),
     ("/api/events", r"id: 1\n.*event: tick.*id: 3\n.*timed out after.*id: 6\n.*number.*timed out after"),
     ("doctor", r"ok +buffering .*\n0 faults, 0 warnings"),
     (":9090", r'\{"streams": \[\{"stream": "\S{6}".*# TYPE sidecar_active_streams gauge'),
 )
 
 
-async def test_the_lines_to_try_work(demo: Demo, terminal: Terminal) -> None:
-    """The README's shell blocks, pasted one after another, show what they promise."""
+#: Which of them need the shell of which others. The first two count all open streams, so they run alone.
+ALONE = ("endless=1", "/state")
+SIDE_BY_SIDE = (
+    ('curl -N "$chat" ', "first_delay=12"),
+    ("interval=0.2",),
+    ("drop_at=7",),
+    ("/as-openai/",),
+    ("/api/events",),
+    ("doctor",),
+)
+AFTER_ALL = (":9090",)
+
+
+async def test_the_lines_to_try_work(demo: Demo) -> None:
+    """The README's shell blocks show what they promise, in several shells: they spend their time waiting."""
     section = README.read_text("utf-8").partition("## Try it")[2].partition("\n## ")[0]
-    blocks = [text for language, _, text in _FENCE.findall(section) if language == "sh"][1:]
-    assert len(blocks) == len(TRIES)
-    for block, (part, expected) in zip(blocks, TRIES, strict=True):
-        assert part in block
-        printed = await terminal.paste(demo.here(block))
-        assert re.search(expected, printed, re.DOTALL), f"{block}\nprinted\n{printed}"
+    texts = [text for language, _, text in _FENCE.findall(section) if language == "sh"][1:]
+    assert len(texts) == len(TRIES)
+    blocks = {part: (text, expected) for text, (part, expected) in zip(texts, TRIES, strict=True)}
+    assert all(part in text for part, (text, _) in blocks.items())
+    first = TRIES[0][0]
+
+    async def follow(number: int, parts: tuple[str, ...]) -> None:
+        own = demo.directory / f"terminal{number}"
+        own.mkdir()
+        async with terminals(own) as terminal:
+            for part in (first, *parts):
+                text, expected = blocks[part]
+                printed = await terminal.paste(replace(demo, directory=own).here(text))
+                assert re.search(expected, printed, re.DOTALL), f"{text}\nprinted\n{printed}"
+
+    await follow(0, ALONE)
+    await asyncio.gather(*(follow(number, parts) for number, parts in enumerate(SIDE_BY_SIDE, 1)))
+    await follow(len(SIDE_BY_SIDE) + 1, AFTER_ALL)
+    run = {first, *ALONE, *AFTER_ALL, *(part for parts in SIDE_BY_SIDE for part in parts)}
+    assert run == set(blocks)
 
 
 async def test_the_state_has_the_documented_fields(demo: Demo, terminal: Terminal) -> None:
@@ -477,8 +522,9 @@ async def test_the_state_has_the_documented_fields(demo: Demo, terminal: Termina
 
 
 async def test_the_python_blocks_work(demo: Demo, terminal: Terminal) -> None:
-    """The README's examples, over WebSocket and with SDKs, print the demo's whole answer."""
-    blocks = [fence.text for fence in fences(README) if fence.language == "python"]
+    """The examples, over WebSocket and with SDKs, print the demo's whole answer."""
+    pages = (DOCS / "websocket.md", README)
+    blocks = [fence.text for page in pages for fence in fences(page) if fence.language == "python"]
     imported = [re.findall(r"from (\w+) import", block) for block in blocks]
     assert imported == [["aiohttp"], ["openai"], ["anthropic"]]
     for block in blocks:
@@ -516,6 +562,7 @@ async def test_the_hybrid_layout_works_in_the_demo(demo: Demo, terminal: Termina
     assert echoed is not None
     assert echoed.payload == b"\0" * 16_000
     assert transcript["type"] == "transcript"
+    leave()  # or the demo would give them time when it ends
 
     resumed = await terminal.paste(f"curl -N -m 2 {url}/api/events -H 'Last-Event-ID: 4'")
     assert "id: 5\n" in resumed

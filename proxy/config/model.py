@@ -6,7 +6,7 @@ reload can tell what changed. A line ``name: …`` in a docstring describes that
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from msgspec import UNSET, Struct, UnsetType
@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from proxy.config import syntax
 from proxy.config.form import COMPUTED, Block, Count, Duration, Listing, Size, Table, Text
 from proxy.config.template import Additions, Template, TemplateText
+from proxy.dialects import DIALECTS
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -228,7 +229,7 @@ class Principal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header: TokenOrNone = None
 
 
-Dialect = Literal[
+DialectName = Literal[
     "auto",
     "openai",
     "openai-responses",
@@ -243,6 +244,9 @@ Dialect = Literal[
 ]
 
 
+EmitForm = Literal["passthrough", "unified", "openai", "ai-sdk", "ag-ui"]
+
+
 class Emit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """In which form streams leave; `unified` alone is the same as `{form: unified}`.
 
@@ -250,11 +254,11 @@ class Emit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     raw: Whether events that the form has no place for are told as raw ones.
     """
 
-    form: Literal["passthrough", "unified", "openai", "ai-sdk", "ag-ui"] = "passthrough"
+    form: EmitForm = "passthrough"
     raw: bool = False
 
 
-_FORMS: Final = {form: Emit(form=form) for form in ("passthrough", "unified", "openai", "ai-sdk", "ag-ui")}
+_FORMS: Final = {form: Emit(form=form) for form in get_args(EmitForm)}
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -298,7 +302,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     finished: Literal["auto", "stop", "restart"] = "auto"
     slow_reader: Literal["pause", "drop"] = "pause"
     open_after: Annotated[float | None, Duration(off=True)] = None
-    dialect: Dialect = "auto"
+    dialect: DialectName = "auto"
     observe: bool = True
     emit: Annotated[Emit, Block(Emit, _FORMS)] = Emit()
     principal: Principal | None = None
@@ -328,10 +332,6 @@ class Alias(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     field: Name
     forward: bool | None = None
-
-
-APPS: Final = frozenset({"auto", "ndjson", "text", "generic"})
-"""Dialects of a route that may lead to an app: it may want to know which chat a request belongs to."""
 
 
 class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -366,10 +366,14 @@ class Route(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def forwards_alias(self) -> bool:
-        """Whether the field that names a chat goes upstream: providers refuse what they do not know."""
+        """Whether the field that names a chat goes upstream.
+
+        An app may want to know which chat a request belongs to; providers refuse what they do not know.
+        """
         if self.alias is None or self.alias.forward is not None:
             return self.alias is None or bool(self.alias.forward)
-        return self.emit.form == "passthrough" and self.dialect in APPS
+        may_be_an_app = self.dialect == "auto" or not DIALECTS[self.dialect].llm
+        return self.emit.form == "passthrough" and may_be_an_app
 
     def idle_for(self, feed: bool) -> float | None:
         """Seconds without an upstream byte that end a stream; None for no limit.

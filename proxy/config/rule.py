@@ -16,6 +16,7 @@ from proxy.config.form import settings_of
 from proxy.config.model import Config, Emit, Policy, Principal, Prompt, Route, Timeouts, Upstream
 from proxy.config.reading import Fields, Reading, Rule, suggestion
 from proxy.dialects import DIALECTS, Dialect, propose
+from proxy.emit import EMITS
 
 #: Methods of requests whose body may name a chat.
 BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -113,20 +114,17 @@ def _check_websocket(fields: Fields, item: Item, reading: Reading) -> None:
         reading.refuse_key(setting, f"has no effect: needs `websocket: {' or '.join(needs)}`")
 
 
-#: The forms that have a place for events that no other place is for.
-RAW_FORMS: Final = ("unified", "ai-sdk", "ag-ui")
-
-
 def _check_emit(fields: Fields, item: Item, reading: Reading) -> None:
     """A form needs events whose meaning is known, and ids of our own, where the route itself asks for it.
 
     One that `defaults` ask for is had where it can be had.
     """
     emit = fields.get("emit", Emit())
-    if emit.raw and emit.form not in RAW_FORMS:
+    form = EMITS.get(emit.form)
+    if emit.raw and not (form is not None and form.tells_raw):
         said = f"`raw` has no effect: `{emit.form}` has no place for such events"
         reading.refuse(item.children["emit"], said)
-    if emit.form == "passthrough" or not item.children["emit"].where.startswith(item.where):
+    if form is None or not item.children["emit"].where.startswith(item.where):
         return
     dialect = DIALECTS.get(fields.get("dialect", "auto"))
     if dialect is not None and dialect.decoder("") is None:
@@ -170,24 +168,18 @@ def _check_alias(fields: Fields, item: Item, reading: Reading) -> None:
         reading.refuse_key(alias, "has no effect: `replay` is off, so that no stream can be read again")
 
 
+_WITHOUT_IDS: Final = (
+    "cannot be on a route with `prompt`: an EventSource without ids begins anew whenever a stream ends"
+)
+
 #: What a route with `prompt` cannot also be, by setting: which of its values are good, and why no others.
 _OF_A_PROMPT: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "methods": (lambda methods: methods is None, "has no effect: a route with `prompt` serves GET"),
     "reconnect": (lambda reconnect: not reconnect, "has no effect: a prompt is never sent a second time"),
-    "alias": (
-        lambda alias: alias is None,
-        "has no effect: the alias is read from a body, and a GET has none",
-    ),
     "strip_prefix": (lambda prefix: not prefix, "has no effect: `prompt.path` goes upstream as it is"),
     "websocket": (lambda word: word == "off", "cannot be: `prompt` is for GET; route the bridge beside it"),
-    "ids": (
-        lambda word: word in ("auto", "always"),
-        "cannot be on a route with `prompt`: an EventSource without ids begins anew whenever a stream ends",
-    ),
-    "replay": (
-        lambda replay: replay.enabled,
-        "cannot be on a route with `prompt`: an EventSource without ids begins anew whenever a stream ends",
-    ),
+    "ids": (lambda word: word in ("auto", "always"), _WITHOUT_IDS),
+    "replay": (lambda replay: replay.enabled, _WITHOUT_IDS),
 }
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from proxy.demo.encoding import encoder
 from proxy.demo.event import Event
-from proxy.demo.form import EVENT_STREAM, Form
+from proxy.demo.framing import EVENT_STREAM, Framing
 from proxy.demo.ledger import Record, State
 from proxy.demo.misbehaviour import Misbehaviour
 from proxy.demo.voice import Script
@@ -79,10 +79,10 @@ class Playback:
         misbehaviour: Misbehaviour,
         record: Record,
         headers: Mapping[str, str],
-        form: Form = EVENT_STREAM,
+        framing: Framing = EVENT_STREAM,
     ) -> None:
         self._script = script
-        self._form = form
+        self._framing = framing
         self._wrong = misbehaviour
         self._record = record
         self._outlet = Outlet(request, misbehaviour, headers)
@@ -134,16 +134,16 @@ class Playback:
         return None
 
     async def _end(self) -> web.StreamResponse:
-        """End the form, and then the body."""
-        if self._form.end:
-            await self._outlet.send(self._form.end)
+        """End the framing, and then the body."""
+        if self._framing.end:
+            await self._outlet.send(self._framing.end)
         return await self._outlet.end()
 
     async def _flush(self) -> None:
         """Send the batch, after the time that lies between it and the one before."""
         if not self._batch:
             return
-        if self._wrong.comments and self._form is EVENT_STREAM:  # the other forms know no comments
+        if self._wrong.comments and self._framing is EVENT_STREAM:  # the other framings know no comments
             await self._outlet.send(f"{UPSTREAM_COMMENT}{self._wrong.line_end * 2}".encode())
         await asyncio.sleep(self._wrong.interval if self._record.events else self._wrong.first_delay)
         await self._outlet.send(b"".join(self._batch))
@@ -152,7 +152,7 @@ class Playback:
 
     def _block(self, event: Event) -> bytes:
         first = self._played == 0
-        return self._form.block(event, first=first, newline=self._wrong.line_end, size=self._wrong.size)
+        return self._framing.block(event, first=first, newline=self._wrong.line_end, size=self._wrong.size)
 
 
 def hang_up(request: web.Request) -> None:

@@ -34,7 +34,7 @@ from proxy.demo import (
     realtime,
     socket_echo,
 )
-from proxy.demo.form import ARRAY, EVENT_STREAM, LINES, MESSAGES, Form
+from proxy.demo.framing import ARRAY, EVENT_STREAM, LINES, MESSAGES, Framing
 from proxy.demo.ledger import Ledger, Record, State
 from proxy.demo.misbehaviour import HEADER, BadMisbehaviour, Misbehaviour, asked
 from proxy.demo.observation import LEDGER, observe, record_of
@@ -60,15 +60,15 @@ class Manner:
     refusal: Callable[[int, str], dict[str, Any]]
     own_keys: frozenset[str] = frozenset()
     request_id: str = "X-Request-Id"
-    form: Form = EVENT_STREAM
+    framing: Framing = EVENT_STREAM
 
 
 OPENAI = Manner(refusal=openai_errors.refusal)
 ANTHROPIC = Manner(refusal=anthropic_events.refusal, own_keys=frozenset({"beta"}), request_id="Request-Id")
 GEMINI = Manner(refusal=gemini_events.refusal, own_keys=frozenset({"alt", "key", "$alt"}))
-GEMINI_ARRAY = replace(GEMINI, form=ARRAY)
-OLLAMA = Manner(refusal=ollama_lines.refusal, form=LINES)
-BEDROCK = Manner(refusal=bedrock_events.refusal, request_id="X-Amzn-RequestId", form=MESSAGES)
+GEMINI_ARRAY = replace(GEMINI, framing=ARRAY)
+OLLAMA = Manner(refusal=ollama_lines.refusal, framing=LINES)
+BEDROCK = Manner(refusal=bedrock_events.refusal, request_id="X-Amzn-RequestId", framing=MESSAGES)
 COHERE = Manner(refusal=cohere_events.refusal)
 APP = Manner(refusal=app_events.refusal, own_keys=frozenset({"prompt"}))
 FEED = Manner(refusal=app_events.refusal, own_keys=frozenset({"count"}))
@@ -144,9 +144,9 @@ class Exchange:
         await asyncio.sleep(wrong.headers_delay)
         if wrong.status != 200:
             return self._fail(wrong.status)
-        form = self._manner.form
-        headers = {"Content-Type": form.content_type, "Cache-Control": "no-cache", **self._request_id()}
-        return await Playback(self._request, script, wrong, self._record, headers, form).play()
+        framing = self._manner.framing
+        headers = {"Content-Type": framing.content_type, "Cache-Control": "no-cache", **self._request_id()}
+        return await Playback(self._request, script, wrong, self._record, headers, framing).play()
 
     def _misbehaviour(self, *, interval: float | None = None) -> Misbehaviour:
         header_values = self._request.headers.getall(HEADER, ())

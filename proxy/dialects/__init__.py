@@ -1,12 +1,16 @@
 """How each provider streams: one file and one row of ``DIALECTS`` per dialect.
 
 A dialect answers what a proxy has to know about a stream that it does not own: is this one of mine
-(``serves``, ``confirms``), did it reach its end (``verdict``), in which words does its SDK learn of a
-failure (``failure_block``, ``error_body``), and which additions does that SDK survive (``ids_safe``,
-``heartbeat``).
+(``serves``, ``confirms``), how is its body cut into blocks (``framings``), did it reach its end
+(``verdict``), in which words does its SDK learn of a failure (``failure_block``, ``error_body``), and which
+additions does that SDK survive (``ids_safe``, ``heartbeat``). What a stream says is read by its ``decoder``,
+in the words of ``part``, which are the same for all: ``tool_calls`` puts calls together, ``summary`` what
+the stream has told of itself.
 
-To add one, write ``proxy/dialects/<name>.py`` with a subclass of ``Dialect`` and add it to the tuple
-below. Nothing else knows the dialects by name.
+``<name>.py`` is the dialect, ``<name>_decoder.py`` its decoder where that is long, and beside it stand the
+files that it alone needs. To add a dialect, write these with a subclass of ``Dialect``, add it to the tuple
+below, and its name to ``proxy.config.model.DialectName``, which a route's setting is checked by. Its
+recorded streams go to ``tests/transcripts``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Decoder
+from proxy.dialects.base import WORDLESS, Decoder
 from proxy.dialects.json_value import source_of, whole_number, word
 from proxy.dialects.part import (
     Citation,
@@ -23,7 +23,7 @@ from proxy.dialects.part import (
     ToolResult,
     Usage,
 )
-from proxy.dialects.payload import as_text, reader
+from proxy.dialects.payload import Data, as_text, reader
 from proxy.dialects.tool_calls import MAX_CALLS, ToolCalls
 from proxy.stream.sse import named_data
 
@@ -133,8 +133,6 @@ _read_block_stop = reader(_BlockStop)
 _read_message_start = reader(_MessageStart)
 _read_message_delta = reader(_MessageDelta)
 _read_error = reader(_ErrorEvent)
-
-Data = bytes | str
 
 
 class AnthropicDecoder(Decoder):
@@ -278,7 +276,7 @@ def _nothing(data: Data) -> list[Part]:
 def _error(data: Data) -> list[Part]:
     error = _read_error(data).error or _Failure()
     kind = error.type or "api_error"
-    message = error.message or as_text(data) or "the provider told an error without a word"
+    message = error.message or as_text(data) or WORDLESS
     return [Error(message, kind, STATUSES.get(kind, 500))]
 
 

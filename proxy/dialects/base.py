@@ -7,14 +7,15 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from proxy.dialects.part import Part
 from proxy.dialects.payload import asks_to_stream
 from proxy.stream import sse
 from proxy.stream.framing import Framing
 
-EVENT_STREAM = "text/event-stream"
+#: The message of a provider's error that has none.
+WORDLESS = "the provider told an error without a word"
 
 
 class Verdict(enum.Enum):
@@ -80,7 +81,9 @@ class Dialect(abc.ABC):
 
     #: How bodies become blocks, by content type. A route whose ``dialect`` is ``auto`` re-emits event
     #: streams alone: whoever asks for lines of JSON, without a word in the configuration, reads them.
-    framings: ClassVar[Mapping[str, Callable[[int], Framing]]] = MappingProxyType({EVENT_STREAM: sse.Parser})
+    framings: ClassVar[Mapping[str, Callable[[int], Framing]]] = MappingProxyType(
+        {sse.EVENT_STREAM: sse.Parser}
+    )
 
     #: Whether the provider has streams that begin with a GET. Where it has none, a GET under one of its
     #: paths is an app's.
@@ -97,14 +100,14 @@ class Dialect(abc.ABC):
     def serves(self, segments: list[str]) -> bool:
         """Whether a path with these (non-empty, decoded) segments is where this dialect is spoken."""
 
-    def streams_at(self, segments: Sequence[str]) -> bool:
+    def streams_at(self, segments: list[str]) -> bool:
         """Whether an answer at this path may be a stream in another format than an event stream.
 
         Providers that stream so answer other requests with the same content types.
         """
         return True
 
-    def model_at(self, segments: Sequence[str]) -> str:
+    def model_at(self, segments: list[str]) -> str:
         """Return the model that a path names; nothing where the stream tells its model itself."""
         return ""
 
@@ -149,3 +152,8 @@ class Dialect(abc.ABC):
 def word_for(status: int, words: Mapping[int, str], client: str, server: str) -> str:
     """Return a provider's word for an HTTP status: from ``words``, else by whose fault it is."""
     return words.get(status) or (client if status < 500 else server)
+
+
+def error_status(told: Any) -> int | None:
+    """Return what a provider tells of its error if that is an HTTP status of one."""
+    return told if type(told) is int and 400 <= told < 600 else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Decoder, Dialect, Failure, Verdict
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict, error_status
 from proxy.dialects.part import (
     Citation,
     End,
@@ -25,7 +25,7 @@ from proxy.dialects.part import (
     ToolResult,
     Usage,
 )
-from proxy.dialects.payload import as_text, data_block, reader, write
+from proxy.dialects.payload import Data, as_text, data_block, reader, write
 from proxy.dialects.tool_calls import MAX_ARGUMENTS, MAX_CALLS, ToolCalls
 from proxy.stream.event_message import ERROR_EVENT, EventMessages
 from proxy.stream.sse import named_data
@@ -36,7 +36,7 @@ CONTENT = frozenset({"messageStart", "contentBlockStart", "contentBlockDelta"})
 EVENTS = CONTENT | {"contentBlockStop", "messageStop", "metadata"}
 
 #: The exceptions of the stream and the HTTP statuses that the service's model gives them.
-EXCEPTIONS = {
+EXCEPTIONS: Mapping[str, int] = {
     "validationException": 400,
     "modelStreamErrorException": 424,
     "throttlingException": 429,
@@ -47,7 +47,7 @@ EXCEPTIONS = {
 
 #: What a failure is called in the stream, by its status. Any other one is a ``modelStreamErrorException``:
 #: "An error occurred while streaming the response. Retry your request."
-EXCEPTION_NAMES = {
+EXCEPTION_NAMES: Mapping[int, str] = {
     400: "validationException",
     429: "throttlingException",
     500: "internalServerException",
@@ -55,7 +55,7 @@ EXCEPTION_NAMES = {
 }
 
 #: What it is called in an answer that is no stream.
-ERROR_CODES = {
+ERROR_CODES: Mapping[int, str] = {
     401: "UnrecognizedClientException",
     403: "AccessDeniedException",
     404: "ResourceNotFoundException",
@@ -65,7 +65,7 @@ ERROR_CODES = {
     504: "ModelTimeoutException",
 }
 
-REASONS: dict[str, Reason] = {
+REASONS: Mapping[str, Reason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "tool_use": "tool_calls",
@@ -185,11 +185,11 @@ class Bedrock(Dialect):
         """Never by its path: AWS's SDKs read nothing but binary messages. A route names this dialect."""
         return False
 
-    def streams_at(self, segments: Sequence[str]) -> bool:
+    def streams_at(self, segments: list[str]) -> bool:
         """``/model/{id}/converse-stream``."""
-        return list(segments[-1:]) == ["converse-stream"]
+        return segments[-1:] == ["converse-stream"]
 
-    def model_at(self, segments: Sequence[str]) -> str:
+    def model_at(self, segments: list[str]) -> str:
         """The ``{id}`` of that path: no event says it."""
         return segments[-2] if self.streams_at(segments) and len(segments) > 1 else ""
 
@@ -254,7 +254,7 @@ class BedrockDecoder(Decoder):
         self._pictures: dict[int, _Picture] = {}
         self._room = MAX_ARGUMENTS  # characters that these may still have, together
         self._finished = False
-        self._on: dict[str, Callable[[Payload, bytes | str], list[Part]]] = {
+        self._on: dict[str, Callable[[Payload, Data], list[Part]]] = {
             "messageStart": self._message_start,
             "contentBlockStart": self._block_start,
             "contentBlockDelta": self._block_delta,
@@ -274,10 +274,10 @@ class BedrockDecoder(Decoder):
         on = self._on.get(event)
         return on(payload, data) if on else [Raw(event, as_text(data))]
 
-    def _message_start(self, _payload: Payload, _data: bytes | str) -> list[Part]:
+    def _message_start(self, _payload: Payload, _data: Data) -> list[Part]:
         return [Start()]
 
-    def _block_start(self, payload: Payload, data: bytes | str) -> list[Part]:
+    def _block_start(self, payload: Payload, data: Data) -> list[Part]:
         start, index = payload.start or BlockStart(), payload.content_block_index
         if use := start.tool_use:
             executed = use.type == "server_tool_use"
@@ -295,7 +295,7 @@ class BedrockDecoder(Decoder):
             return [Raw("contentBlockStart", as_text(data))]
         return []
 
-    def _block_delta(self, payload: Payload, data: bytes | str) -> list[Part]:
+    def _block_delta(self, payload: Payload, data: Data) -> list[Part]:
         delta, index = payload.delta or Delta(), payload.content_block_index
         if delta.text is not None:
             return [Text(delta.text, index)] if delta.text else []
@@ -322,21 +322,21 @@ class BedrockDecoder(Decoder):
         taker += piece
         return True
 
-    def _block_stop(self, payload: Payload, _data: bytes | str) -> list[Part]:
+    def _block_stop(self, payload: Payload, _data: Data) -> list[Part]:
         index = payload.content_block_index
         result, picture = self._results.pop(index, None), self._pictures.pop(index, None)
         parts = self._calls.end(index)
         parts += result.parts() if result else []
         return parts + (picture.parts() if picture else [])
 
-    def _message_stop(self, payload: Payload, data: bytes | str) -> list[Part]:
+    def _message_stop(self, payload: Payload, data: Data) -> list[Part]:
         parts = self._calls.end_all()
         if payload.additional_model_response_fields is not None:
             parts.append(Raw("messageStop", as_text(data)))
         self._finished = True
         return [*parts, Finish(REASONS.get(payload.stop_reason, "other"), payload.stop_reason)]
 
-    def _metadata(self, payload: Payload, data: bytes | str) -> list[Part]:
+    def _metadata(self, payload: Payload, data: Data) -> list[Part]:
         """Usage has its part; the latency and the guardrail's trace have none."""
         parts: list[Part] = [payload.usage.part()] if payload.usage else []
         parts.append(Raw("metadata", as_text(data)))
@@ -397,8 +397,7 @@ def citation_of(source: dict[str, Any], block: int) -> Citation:
 def error_of(event: str, payload: Payload) -> Error:
     """Return the error that an event tells."""
     code = payload.code or event if event == ERROR_EVENT else event
-    told = payload.original_status_code
-    status = told if isinstance(told, int) and 400 <= told <= 599 else EXCEPTIONS.get(code, 500)
+    status = error_status(payload.original_status_code) or EXCEPTIONS.get(code, 500)
     return Error(payload.message, code, status)
 
 

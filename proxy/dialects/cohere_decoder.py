@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Decoder
+from proxy.dialects.base import WORDLESS, Decoder
 from proxy.dialects.json_value import whole_number, word
 from proxy.dialects.part import Citation, End, Error, Finish, Part, Raw, Reason, Start, Text, Thinking, Usage
-from proxy.dialects.payload import as_text, reader
+from proxy.dialects.payload import Data, as_text, reader
 from proxy.dialects.tool_calls import ToolCalls
 from proxy.stream.sse import named_data
 
@@ -148,15 +148,14 @@ class CohereDecoder(Decoder):
         function = _call_of(event).function or _Function()
         return self._calls.add(event.index, function.arguments or "")
 
-    def _end(self, event: Event, data: bytes | str) -> list[Part]:
+    def _end(self, event: Event, data: Data) -> list[Part]:
         delta = event.delta
         parts = self._calls.end_all()
         if delta.usage is not None:
             parts.append(_usage(delta.usage))
         native = delta.finish_reason or ""
         if event.fails:
-            message = delta.error or "the provider told an error without a word"
-            return [*parts, Error(message, native or "ERROR", FAILURES.get(native, 500))]
+            return [*parts, Error(delta.error or WORDLESS, native or "ERROR", FAILURES.get(native, 500))]
         if delta.usage is not None and delta.usage.billed_units is not None:
             parts.append(Raw(event.type, as_text(data)))
         return [*parts, Finish(REASONS.get(native, "other"), native), End()]

@@ -96,9 +96,9 @@ class Gemini(Dialect):
         """``…:streamGenerateContent``, on the Gemini API's and on Vertex AI's paths."""
         return bool(segments) and segments[-1].endswith(":streamGenerateContent")
 
-    def streams_at(self, segments: Sequence[str]) -> bool:
+    def streams_at(self, segments: list[str]) -> bool:
         """The same: ``:generateContent`` answers with JSON, too, and streams nothing."""
-        return self.serves(list(segments))
+        return self.serves(segments)
 
     def confirms(self, block: bytes) -> bool:
         """An object with at least one of the response's own keys."""

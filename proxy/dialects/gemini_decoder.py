@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from proxy.dialects.base import Decoder
+from proxy.dialects.base import Decoder, error_status
 from proxy.dialects.gemini_arguments import StreamedArguments
 from proxy.dialects.gemini_chunk import (
     Candidate,
@@ -17,7 +17,7 @@ from proxy.dialects.gemini_chunk import (
     UsageMetadata,
 )
 from proxy.dialects.gemini_citations import Citations
-from proxy.dialects.json_value import source_of, whole_number, word
+from proxy.dialects.json_value import source_of, word
 from proxy.dialects.part import (
     Error,
     File,
@@ -32,7 +32,7 @@ from proxy.dialects.part import (
     ToolStart,
     Usage,
 )
-from proxy.dialects.payload import as_text, reader
+from proxy.dialects.payload import Data, as_text, reader
 from proxy.dialects.tool_calls import ToolCalls
 from proxy.stream.sse import named_data
 
@@ -63,8 +63,6 @@ CODE_EXECUTION = "code_execution"
 
 
 _read_chunk = reader(Chunk)
-
-Data = bytes | str
 
 
 class GeminiDecoder(Decoder):
@@ -118,7 +116,7 @@ class GeminiDecoder(Decoder):
         if chunk.usage_metadata is not None:
             parts += self._used(chunk.usage_metadata)
         if chunk.prompt_feedback is not None:
-            parts += _feedback(chunk.prompt_feedback, data)
+            parts += _feedback(chunk.prompt_feedback)
         return parts
 
     def finish(self) -> list[Part]:
@@ -263,7 +261,7 @@ def _tool_response(response: dict[str, Any], choice: int) -> list[Part]:
     return [ToolResult(word(response.get("id")), name, response.get("response"), choice=choice)]
 
 
-def _feedback(feedback: PromptFeedback, data: Data) -> list[Part]:
+def _feedback(feedback: PromptFeedback) -> list[Part]:
     """Return a prompt's being blocked, as the error that it is: no candidate follows."""
     if not feedback.block_reason:
         return []
@@ -274,9 +272,8 @@ def _feedback(feedback: PromptFeedback, data: Data) -> list[Part]:
 def _error(error: Any) -> Error:
     """Return an error: Google's object, whose code is an HTTP status, or whatever stands in its place."""
     told = error if isinstance(error, dict) else {}
-    status = whole_number(told.get("code")) or 500
     code = word(told.get("status")) or word(told.get("code")) or "INTERNAL"
-    return Error(word(told.get("message")) or word(error), code, status if 400 <= status < 600 else 500)
+    return Error(word(told.get("message")) or word(error), code, error_status(told.get("code")) or 500)
 
 
 def _rest(candidate: Candidate, choice: int) -> Iterator[Part]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Decoder, Dialect, Failure, Verdict
+from proxy.dialects.base import Decoder, Dialect, Failure, Verdict, error_status
 from proxy.dialects.part import (
     End,
     Error,
@@ -34,7 +34,7 @@ STREAMING = frozenset({"chat", "generate", "pull", "push", "create"})
 #: What ``/api/pull`` and its like say last.
 SUCCESS = "success"
 
-REASONS: dict[str, Reason] = {"stop": "stop", "length": "length", "": "stop"}
+REASONS: Mapping[str, Reason] = {"stop": "stop", "length": "length", "": "stop"}
 
 #: What image models draw.
 IMAGE_TYPE = "image/png"
@@ -115,7 +115,7 @@ class Ollama(Dialect):
         """Never by its path: ``/api/chat`` is the commonest path of apps. A route names this dialect."""
         return False
 
-    def streams_at(self, segments: Sequence[str]) -> bool:
+    def streams_at(self, segments: list[str]) -> bool:
         """``/api/chat`` and the like; ``/api/tags`` or ``/api/show`` do not stream."""
         return bool(segments) and segments[-1] in STREAMING
 
@@ -205,10 +205,10 @@ class OllamaDecoder(Decoder):
     def _call(self, call: ToolCall) -> list[Part]:
         name, arguments = call.function.name, call.function.arguments
         if not isinstance(arguments, str):
-            return self._calls.whole(name, {} if arguments is None else arguments, call.id)
-        key = name  # some servers that imitate the API send the JSON text
-        begun = self._calls.start(key, name, call.id)
-        return [*begun, *self._calls.add(key, arguments), *self._calls.end(key)]
+            return self._calls.whole(name, arguments, call.id)
+        # Some servers that imitate the API send the JSON text.
+        begun = self._calls.start(name, name, call.id)
+        return [*begun, *self._calls.add(name, arguments), *self._calls.end(name)]
 
     def _finish(self, line: Line) -> list[Part]:
         native = line.done_reason or ""
@@ -222,9 +222,8 @@ class OllamaDecoder(Decoder):
 
 def error_of(line: Line) -> Error:
     """Return the error that a line tells. It has no code; newer servers add the HTTP status."""
-    status = line.status if isinstance(line.status, int) and 400 <= line.status <= 599 else 500
     message = line.error if isinstance(line.error, str) else str(line.error)
-    return Error(message, "error", status)
+    return Error(message, "error", error_status(line.status) or 500)
 
 
 def _seconds(created_at: str | None) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from proxy.dialects.base import Decoder
+from proxy.dialects.base import WORDLESS, Decoder, error_status
 from proxy.dialects.json_value import source_of, whole_number, word
 from proxy.dialects.part import (
     Citation,
@@ -25,7 +25,7 @@ from proxy.dialects.part import (
     Thinking,
     Usage,
 )
-from proxy.dialects.payload import FORGIVING_BYTES, read
+from proxy.dialects.payload import FORGIVING_BYTES, Data, as_text, reader
 from proxy.dialects.tool_calls import ToolCalls
 from proxy.stream import sse
 
@@ -33,7 +33,7 @@ from proxy.stream import sse
 #: goes on after it is a provider's garbage and no end.
 DONE = "[DONE]"
 
-REASONS: dict[str, Reason] = {
+REASONS: Mapping[str, Reason] = {
     "stop": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
@@ -42,7 +42,7 @@ REASONS: dict[str, Reason] = {
 }
 
 #: HTTP statuses of errors that are told by their type alone.
-STATUSES = {
+STATUSES: Mapping[str, int] = {
     "authentication_error": 401,
     "insufficient_quota": 429,
     "invalid_request_error": 400,
@@ -119,7 +119,7 @@ class _Chunk(msgspec.Struct):
     x_groq: _GroqExtension | None = None
 
 
-_read_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
+_read_chunk = reader(_Chunk)
 
 
 class OpenAIDecoder(Decoder):
@@ -140,7 +140,7 @@ class OpenAIDecoder(Decoder):
     def decode(self, block: bytes) -> list[Part]:
         """Return what the next chunk says."""
         if block.startswith(b"data: {") and b"\n" not in block:
-            data: bytes | str = block[len(_PREFIX) :]
+            data: Data = block[len(_PREFIX) :]
             named = False
         elif block == _DONE_BLOCK:
             return [*self.finish(), End()]
@@ -149,7 +149,7 @@ class OpenAIDecoder(Decoder):
             if is_done(event):
                 return [*self.finish(), End()]
             data, named = event.data or "", event.event == "error"
-        chunk = _chunk(data)
+        chunk = _read_chunk(data)
         if chunk.error or named or chunk.object == "error":
             return [_error(data)]
         parts = [] if self._started else self._start(chunk)
@@ -159,7 +159,7 @@ class OpenAIDecoder(Decoder):
             parts.append(_usage(chunk.usage))
         if chunk.x_groq is not None and chunk.x_groq.usage is not None:
             parts.append(_usage(chunk.x_groq.usage))
-        return parts if parts or chunk.choices else [_raw(data)] if data else []
+        return parts if parts or chunk.choices else [Raw("message", as_text(data))] if data else []
 
     def finish(self) -> list[Part]:
         """Return the calls, whole, and why each choice ended."""
@@ -242,13 +242,6 @@ def is_done(event: sse.Event) -> bool:
     return event.data is not None and event.data.strip() == DONE
 
 
-def _chunk(data: bytes | str) -> _Chunk:
-    try:
-        return _read_chunk(data)
-    except (ValueError, RecursionError):
-        return read(data, _Chunk)
-
-
 def _is_unusual(delta: _Delta) -> bool:
     return bool(
         delta.tool_calls
@@ -265,36 +258,32 @@ def _string_or_json(value: Any) -> str:
     return value if isinstance(value, str) else source_of(value)
 
 
-def _raw(data: bytes | str) -> Raw:
-    return Raw("message", data if isinstance(data, str) else data.decode("utf-8", "replace"))
-
-
-def _error(data: bytes | str) -> Error:
+def _error(data: Data) -> Error:
     """Return an error, in whatever form: an object under ``error``, a text there, or the object itself."""
     told = _value(data)
     inner = told.get("error") if isinstance(told, dict) else told
     if not inner:
         inner = told
     if not isinstance(inner, dict):
-        return Error(word(inner) or "the provider told an error without a word", "error")
+        return Error(word(inner) or WORDLESS, "error")
     code, kind = inner.get("code"), word(inner.get("type"))
     message = word(inner.get("message")) or source_of(inner)[:FORGIVING_BYTES]
     if isinstance(code, int):
-        return Error(message, kind or str(code), code if 400 <= code < 600 else STATUSES.get(kind, 500))
+        return Error(message, kind or str(code), error_status(code) or STATUSES.get(kind, 500))
     return Error(message, word(code) or kind or "error", STATUSES.get(kind) or STATUSES.get(word(code), 500))
 
 
-def _value(data: bytes | str) -> Any:
+def _value(data: Data) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
-        return _raw(data).data
+        return as_text(data)
 
 
 def _usage(told: Any) -> Usage:
     try:
         usage = msgspec.convert(told, _Usage, strict=False)
-    except msgspec.ValidationError:
+    except ValueError:  # of another shape, or a text in it is half of an emoji
         return Usage()
     before, after = usage.prompt_tokens_details, usage.completion_tokens_details
     cached = before.cached_tokens if before is not None else None

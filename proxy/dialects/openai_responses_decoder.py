@@ -1,20 +1,20 @@
 """What OpenAI's responses say.
 
 A response is a list of items: messages, reasoning, and calls of many kinds, some of tools that OpenAI runs
-itself. An item is announced, then told in pieces, then told whole; ``proxy.dialects.openai_items`` knows
-which of them are calls. Blocks are counted here, since the API's own counts are three (of items, of their
+itself. An item is announced, then told in pieces, then told whole; ``openai_responses_items`` knows which
+of them are calls. Blocks are counted here, since the API's own counts are three (of items, of their
 contents, of the parts of a summary).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proxy.dialects.base import Decoder
+from proxy.dialects.base import WORDLESS, Decoder
 from proxy.dialects.json_value import source_of, whole_number, word
 from proxy.dialects.openai_decoder import DONE, STATUSES
-from proxy.dialects.openai_items import CLIENT_CALLS, Call, call_of, inside, output_of, results_of
 from proxy.dialects.openai_responses_events import (
     AnnotationEvent,
     ArgumentsEvent,
@@ -29,6 +29,7 @@ from proxy.dialects.openai_responses_events import (
     ResponseEvent,
     ResponseUsage,
 )
+from proxy.dialects.openai_responses_items import CLIENT_CALLS, Call, call_of, inside, output_of, results_of
 from proxy.dialects.part import (
     Citation,
     End,
@@ -43,7 +44,7 @@ from proxy.dialects.part import (
     Thinking,
     Usage,
 )
-from proxy.dialects.payload import as_text, reader
+from proxy.dialects.payload import Data, as_text, reader
 from proxy.dialects.tool_calls import ToolCalls
 from proxy.stream import sse
 
@@ -101,8 +102,6 @@ _read_item = reader(ItemEvent)
 _read_arguments = reader(ArgumentsEvent)
 _read_annotation = reader(AnnotationEvent)
 _read_error = reader(ErrorEvent)
-
-Data = bytes | str
 Place = tuple[int, int | None, int | None]
 
 
@@ -280,8 +279,9 @@ class OpenAIResponsesDecoder(Decoder):
         if self._started:
             return []
         self._started = True
-        created = None if response.created_at is None else int(response.created_at)
-        return [Start(response.id or "", response.model or "", created)]
+        created = response.created_at
+        seconds = int(created) if created is not None and math.isfinite(created) else None
+        return [Start(response.id or "", response.model or "", seconds)]
 
     def _completed(self, data: Data) -> list[Part]:
         response = _read_response(data).response or Response()
@@ -321,7 +321,7 @@ def _error(data: Data) -> list[Part]:
 def _error_of(error: ResponseError, told: str) -> Error:
     code = word(error.code) or error.type or "server_error"
     status = CODES.get(code) or STATUSES.get(code) or STATUSES.get(error.type or "", 500)
-    return Error(error.message or told or "the provider told an error without a word", code, status)
+    return Error(error.message or told or WORDLESS, code, status)
 
 
 def _usage(usage: ResponseUsage | None) -> list[Part]:

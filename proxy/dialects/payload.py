@@ -12,6 +12,8 @@ import msgspec
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
+#: An event's data, as ``sse.named_data`` returns it: of one line in bytes, of several as a text.
+Data = bytes | str
 
 #: Texts up to this length get a second, ten times slower reading when msgspec refuses them. Chunks of
 #: text are far smaller; a peer must not hold up everybody with megabytes of almost-JSON.
@@ -39,11 +41,11 @@ def read(source: str | bytes | None, shape: type[Shape]) -> Shape:
         return _read_as_python_does(source, shape) if len(source) <= FORGIVING_BYTES else shape()
 
 
-def reader(shape: type[Shape]) -> Callable[[bytes | str], Shape]:
+def reader(shape: type[Shape]) -> Callable[[Data], Shape]:
     """Return what does the same for one shape, for what comes many times a second."""
     strict = msgspec.json.Decoder(shape, strict=False).decode
 
-    def lenient(source: bytes | str) -> Shape:
+    def lenient(source: Data) -> Shape:
         try:
             return strict(source)
         except (ValueError, RecursionError):
@@ -52,7 +54,7 @@ def reader(shape: type[Shape]) -> Callable[[bytes | str], Shape]:
     return lenient
 
 
-def as_text(data: bytes | str) -> str:
+def as_text(data: Data) -> str:
     """Return an event's data as a text, as the standard's parser reads it."""
     return data if isinstance(data, str) else data.decode("utf-8", "replace")
 

@@ -18,9 +18,11 @@ from proxy.dialects.part import (
 #: The parts that are output: the first of them is the first token.
 SPOKEN: frozenset[type[Part]] = frozenset({Text, Refusal, Thinking, ToolStart, ToolDelta})
 
-#: More tokens than any answer takes, and more answers than any stream has. A figure beyond is a peer's
-#: invention (one that no float can hold would raise wherever it is divided by), and is not noted.
+#: More tokens than any answer takes. A figure beyond is a peer's invention (one that no float can hold would
+#: raise wherever it is divided by), and is not noted.
 MOST_TOKENS = 10**10
+
+#: Most answers of one stream that are told apart: OpenAI's ``n`` ends here.
 MOST_CHOICES = 128
 
 

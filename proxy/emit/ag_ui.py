@@ -30,7 +30,7 @@ from proxy.dialects.part import (
     ToolResult,
     ToolStart,
 )
-from proxy.dialects.summary import Summary
+from proxy.dialects.summary import MOST_CHOICES, Summary
 from proxy.dialects.tool_calls import MAX_CALLS
 from proxy.emit.base import INVALID_ARGUMENTS, Emit, Writer
 
@@ -43,9 +43,6 @@ FILE = "file"
 
 #: Largest number that the protocol takes, of tokens or milliseconds: clients refuse an event with more.
 MAX_NUMBER = 2**53 - 1
-
-#: Choices that are told apart (OpenAI's ``n`` ends here). Those beyond share one message.
-MAX_CHOICES = 128
 
 #: What a message is made of.
 _Kind = type[Text] | type[Refusal] | type[Thinking]
@@ -213,7 +210,7 @@ class AgUiWriter(Writer):
 
     def _choice(self, index: int) -> _Choice:
         self._begin()
-        index = index if 0 <= index < MAX_CHOICES else MAX_CHOICES
+        index = index if 0 <= index < MOST_CHOICES else MOST_CHOICES  # those beyond share one message
         choice = self._choices.get(index)
         if choice is None:
             choice = self._choices[index] = _Choice(index)

@@ -140,6 +140,9 @@ class Emit(abc.ABC):
     #: Header fields that clients of this form want to see on an answer.
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    #: Whether it has a place for events that no other part can hold.
+    tells_raw: ClassVar[bool] = True
+
     #: As a dialect's: what the form's clients survive.
     ids_safe: ClassVar[bool] = True
     heartbeat: ClassVar[bytes] = b": ping\n"

@@ -32,12 +32,9 @@ from proxy.dialects.part import (
     ToolStart,
     Usage,
 )
-from proxy.dialects.summary import Summary
+from proxy.dialects.summary import MOST_CHOICES, Summary
 from proxy.dialects.tool_calls import MAX_CALLS
 from proxy.emit.base import Emit, Writer
-
-#: Choices that are told apart; OpenAI's ``n`` ends here. Those beyond share one count of calls and citations.
-MAX_CHOICES = 128
 
 #: Characters of citations that are kept back for the end of their choice. What is more leaves earlier.
 MAX_CITATIONS = 64 * 1024
@@ -136,7 +133,7 @@ class OpenAIWriter(Writer):
         self._salt = salt
         self._head = b""  # of every chunk, up to its choice's index
         self._choices: dict[int, _Choice] = {}
-        self._rest = _Choice()  # stands for the choices beyond ``MAX_CHOICES``
+        self._rest = _Choice()  # of the choices beyond ``MOST_CHOICES``, which share one count
         self._calls: dict[_Key, int] = {}  # the open calls that are the client's to make; its index of each
 
     def start(self, part: Start) -> None:
@@ -250,7 +247,7 @@ class OpenAIWriter(Writer):
             self.start(Start())
         if index in self._choices:  # which that has begun
             return self._choices[index]
-        if len(self._choices) == MAX_CHOICES:
+        if len(self._choices) == MOST_CHOICES:
             return self._rest
         choice = self._choices[index] = _Choice()
         self._put(index, b'{"role":"assistant","content":""}')
@@ -289,6 +286,7 @@ class OpenAI(Emit):
     __slots__ = ()
 
     name = "openai"
+    tells_raw = False
 
     def speaks(self, dialect: Dialect) -> bool:
         """Whether these are chat completions already."""

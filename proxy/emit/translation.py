@@ -16,6 +16,10 @@ from proxy.stream.sse import has_data
 TAIL_BYTES = 256 * 1024
 
 
+#: Said of a provider whose values are nested some hundred deep: it is broken, or hostile.
+TOO_DEEP = Error("a value in the stream is nested too deep to be told", "too_deep", 502)
+
+
 class Tail:
     """The last blocks with data that came, oldest first: at most ``keep``, and not too many bytes."""
 
@@ -33,15 +37,6 @@ class Tail:
         self._bytes += len(block)
         while len(blocks) > self._keep or (self._bytes > TAIL_BYTES and len(blocks) > 1):
             self._bytes -= len(blocks.popleft())
-
-
-#: Said of a provider whose values are nested some hundred deep: it is broken, or hostile.
-TOO_DEEP = Error("a value in the stream is nested too deep to be told", "too_deep", 502)
-
-
-def _may_be_cut(call: ToolCall) -> bool:
-    """Whether a call that looks whole may be one of which only the name has come."""
-    return not (call.source.strip() or call.executed)
 
 
 class Translation:
@@ -83,6 +78,12 @@ class Translation:
         self._fail(as_error(failure), now)
         return self._writer.take()
 
+    def let_go(self) -> None:
+        """Keep the summary alone, now that the end has been told: a finished stream may be held for long."""
+        self.tail.blocks.clear()
+        self._writer.handlers = {}  # which know the writer
+        del self._decoder
+
     def _tell_or_fail(self, parts: list[Part], now: float) -> None:
         """Tell parts; a value that is nested deeper than JSON can be written ends the stream."""
         try:
@@ -110,8 +111,9 @@ class Translation:
                 self._close(now)
 
     def _decide(self, part: Part | None) -> None:
-        """Tell the doubtful call, now that ``part`` follows it, or nothing does: only the last thing that a
-        model says is cut by its token limit.
+        """Tell the doubtful call, now that ``part`` follows it, or nothing does.
+
+        A token limit cuts only the last thing that a model says.
         """
         call = self._doubtful
         if call is None or isinstance(part, Usage | Raw):
@@ -120,9 +122,9 @@ class Translation:
         if isinstance(part, Error) or (isinstance(part, Finish) and part.reason == "length"):
             said = f"the arguments of {call.name or 'a tool call'} have not come"
             fault = ToolFault(call.index, call.id, call.name, call.source, said, choice=call.choice)
-            self._writer.handlers[ToolFault](fault)
+            self._writer.tool_fault(fault)
         else:
-            self._writer.handlers[ToolCall](call)
+            self._writer.tool_call(call)
 
     def _close(self, now: float) -> None:
         if not self._ended:
@@ -135,3 +137,8 @@ class Translation:
             self._decide(error)
             self._ended = self.told_error = True
             self._writer.fail(error, self.summary, now)
+
+
+def _may_be_cut(call: ToolCall) -> bool:
+    """Whether a call that looks whole may be one of which only the name has come."""
+    return not (call.source.strip() or call.executed)

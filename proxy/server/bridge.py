@@ -43,6 +43,7 @@ from proxy.server.ws import WsReader
 from proxy.stream import cursor, frames
 from proxy.stream.frames import SUBPROTOCOL, Cancel, Command, Ping, Resume, Start
 from proxy.stream.log import Reason, Terminal
+from proxy.stream.sse import EVENT_STREAM
 from proxy.stream.websocket import CloseCode, Message, Messages, Opcode, close_code, close_payload, frame
 
 #: Bytes of answers to a client that does not read them, after which it is not listened to any more.
@@ -525,7 +526,7 @@ def _fields(request: web.BaseRequest, subprotocols: list[str]) -> CIMultiDict[st
     headers = CIMultiDict(request.headers)
     for name in NOT_OF_A_START:
         headers.popall(name, None)
-    headers[hdrs.ACCEPT] = "text/event-stream"
+    headers[hdrs.ACCEPT] = EVENT_STREAM
     token = handshake.bearer_of(subprotocols)
     if token is not None and hdrs.AUTHORIZATION not in headers:
         headers[hdrs.AUTHORIZATION] = f"Bearer {token}"

@@ -21,6 +21,7 @@ from proxy.server.upload import Fingerprint, Upload
 from proxy.server.upstream import Upstream, as_interim
 from proxy.stream import cursor
 from proxy.stream.cursor import Cursor
+from proxy.stream.sse import EVENT_STREAM
 
 if TYPE_CHECKING:
     from proxy.server.alias import Alias
@@ -159,7 +160,7 @@ class Exchange:
             self.upload.describe(fields)
         if not self.credentials:
             fields.update(headers.forwarding(origin, request))
-        if self.dialect.llm or "text/event-stream" in fields.get(hdrs.ACCEPT, ""):
+        if self.dialect.llm or EVENT_STREAM in fields.get(hdrs.ACCEPT, ""):
             fields[hdrs.ACCEPT_ENCODING] = "identity"
         for name, value in self.upstream.settings.set_headers.items():
             fields[name] = value

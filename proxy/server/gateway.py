@@ -18,10 +18,9 @@ from multidict import CIMultiDict
 
 from proxy.config import Config, Route
 from proxy.dialects import Dialect
-from proxy.emit import speaker
+from proxy.emit import emit_for
 from proxy.errors import HeadersTooLarge, NoRoute, SidecarError, UnknownStream, VersionNotSupported
 from proxy.server import (
-    by_alias,
     cors,
     guard,
     handshake,
@@ -30,6 +29,7 @@ from proxy.server import (
     prompt,
     report,
     resume,
+    resume_by_alias,
     streams,
 )
 from proxy.server.bridge import Bridge
@@ -175,7 +175,7 @@ class Gateway:
             visit.name, visit.route = asked.route.name, asked.route
             paid = self._upstreams[asked.route.upstream].injects_credentials
             caller = visit.origin.address
-            return by_alias.answer(self._hub, self._config, request, asked, caller, credentials=paid)
+            return resume_by_alias.answer(self._hub, self._config, request, asked, caller, credentials=paid)
         exchange = self._exchange(visit, path)
         visit.name, visit.route, visit.dialect = exchange.route.name, exchange.route, exchange.dialect
         if exchange.route.websocket != "off" and handshake.is_asked(request):
@@ -232,7 +232,7 @@ class Gateway:
             answer = problem.answer(error, request, route=None)
             named = streams.named(request) if visit.name == "_streams" else None
             return self._readable(error, request, answer, named, visit.config.origins)
-        form = visit.dialect and (speaker(route.emit.form, visit.dialect) or visit.dialect)
+        form = visit.dialect and (emit_for(route.emit.form, visit.dialect) or visit.dialect)
         answer = problem.answer(
             error,
             request,
@@ -329,7 +329,7 @@ class Gateway:
             if not isinstance(resumed, Restart):
                 return resumed
             restart = resumed
-        await by_alias.take(exchange)
+        await resume_by_alias.take(exchange)
         if route.prompt is not None:
             if request.method == hdrs.METH_HEAD:
                 return problem.event_stream(b"")  # as a GET's answer begins, were there one

@@ -24,10 +24,11 @@ from proxy.server.hub import Hub
 from proxy.server.pool import Call
 from proxy.server.reconnect import Reconnector
 from proxy.server.relay import Relay
-from proxy.server.stream_head import EVENT_STREAM, media_type, stream_fields
+from proxy.server.stream_head import media_type, stream_fields
 from proxy.server.upstream import Response
 from proxy.stream.cursor import short
 from proxy.stream.framing import Framing
+from proxy.stream.sse import EVENT_STREAM
 
 #: So long an upstream may take to send those bytes; the reader waits for word of the failure.
 QUOTE_SECONDS = 2.0

@@ -15,6 +15,7 @@ from proxy.emit import Emit
 from proxy.errors import SidecarError
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.wire import SERVER, json_body
+from proxy.stream.sse import EVENT_STREAM
 
 #: Statuses that pass: the same request may well succeed a little later.
 PASSING = frozenset({429, 502, 503, 504})
@@ -64,7 +65,7 @@ def is_event_source(request: web.BaseRequest) -> bool:
     """Whether a browser's EventSource asks: any status but 200 would stop it for good."""
     return (
         request.method == hdrs.METH_GET
-        and "text/event-stream" in request.headers.get(hdrs.ACCEPT, "")
+        and EVENT_STREAM in request.headers.get(hdrs.ACCEPT, "")
         and (LAST_EVENT_ID in request.headers or "Sec-Fetch-Mode" in request.headers)
     )
 
@@ -78,7 +79,7 @@ def event_stream(body: bytes) -> web.Response:
     """Return a whole event stream of ours, after which an EventSource comes again."""
     response = web.Response(
         body=body,
-        content_type="text/event-stream",
+        content_type=EVENT_STREAM,
         charset="utf-8",
         headers={hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no", hdrs.SERVER: SERVER},
     )

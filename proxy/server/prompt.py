@@ -24,8 +24,7 @@ from proxy.server.exchange import Exchange, last_event_id, own_cursor
 from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
-
-EVENT_STREAM = "text/event-stream"
+from proxy.stream.sse import EVENT_STREAM
 
 #: A media range that is refused: its weight is zero (RFC 9110 §12.4.2).
 _NOT_WANTED = re.compile(r"\s*q\s*=\s*0(?:\.0{0,3})?\s*", re.IGNORECASE)
@@ -102,23 +101,24 @@ def check_room(hub: Hub) -> None:
 def prelude(exchange: Exchange, relay: Relay) -> bytes:
     """Return what comes before a new stream: an id with which to come back before there is any block.
 
-    Only for an EventSource, which takes an id without data in silence; most other readers make an empty
-    event of it. Raises CapacityError where the stream could not be recorded after all.
+    Only for who ``takes_bare_id``; most other readers make an empty event of it. Raises CapacityError where
+    the stream could not be recorded after all.
     """
     if not relay.recorded:
         error = _unrecorded()
         error.sent = True
         relay.cancel_unread(str(error))
         raise error
-    if not is_event_source(exchange.request):
+    if not takes_bare_id(exchange.request):
         return b""
     return b"id: %b.0\nretry: %d\n\n" % (relay.id.encode(), relay.retry or 0)
 
 
-def is_event_source(request: web.BaseRequest) -> bool:
-    """Whether a browser's own EventSource asks: it never asks a cache, as a ``fetch`` does by default.
+def takes_bare_id(request: web.BaseRequest) -> bool:
+    """Whether a browser's own EventSource asks, which takes an id without data in silence.
 
-    WHATWG HTML §9.2.2: its request's "cache mode" is "no-store", so that it says so in Cache-Control.
+    It never asks a cache, as a ``fetch`` does by default. WHATWG HTML §9.2.2: its request's "cache mode" is
+    "no-store", so that it says so in Cache-Control.
     """
     caching = request.headers.get(hdrs.CACHE_CONTROL, "")
     return "Sec-Fetch-Mode" in request.headers and ("no-cache" in caching or "no-store" in caching)

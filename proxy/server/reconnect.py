@@ -19,10 +19,10 @@ from proxy.server.headers import LAST_EVENT_ID
 from proxy.server.hub import Hub
 from proxy.server.pool import Call
 from proxy.server.relay import Relay
-from proxy.server.stream_head import EVENT_STREAM
 from proxy.server.upstream import Response, Upstream
 from proxy.stream.cursor import short
 from proxy.stream.log import Reason
+from proxy.stream.sse import EVENT_STREAM
 
 #: Before the first new attempt, in seconds, where the upstream named no ``retry``.
 FIRST_WAIT = 0.25

@@ -10,11 +10,12 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from proxy.dialects import DIALECTS, Dialect, Failure, Verdict, confirm, segments_of
 from proxy.dialects.summary import Summary
-from proxy.emit import Emit, Translation, speaker, translation
+from proxy.emit import Emit, Translation, emit_for, translation
 from proxy.server import report
 from proxy.server.exchange import Birth
 from proxy.server.headers import Fields
@@ -41,12 +42,6 @@ UNRECORDED = (VERDICT_BLOCKS, 64 * 1024)
 #: The statuses that would have told of an end, had the headers not been sent; SDKs choose the class of
 #: the error they raise by them. 499 is nginx's word for a client that closed its request.
 STATUSES = {Reason.CANCELLED: 499, Reason.IDLE_TIMEOUT: 504, Reason.TOTAL_TIMEOUT: 504}
-
-
-def salted(stream_id: str) -> str:
-    """Return what tells a stream's names from another's. It does not tell the id, which lets readers in."""
-    return hashlib.blake2b(stream_id.encode("ascii"), digest_size=9).hexdigest()
-
 
 #: What the terminal record says where the stream's own blocks tell what went wrong.
 PROVIDER_ERROR = "the provider reported an error in the stream"
@@ -193,11 +188,11 @@ class Relay(Lane):
     def _new_translation(self) -> Translation | None:
         """Begin to turn the stream into the route's form, where there is anything to turn."""
         wanted = self.route.emit
-        self.emit = None if self.route.ids == "upstream" else speaker(wanted.form, self.dialect)
+        self.emit = None if self.route.ids == "upstream" else emit_for(wanted.form, self.dialect)
         if self.emit is None:
             return None
         return translation(
-            self.emit, self.dialect, salted(self.id), self.birth.at, raw=wanted.raw, keep=VERDICT_BLOCKS
+            self.emit, self.dialect, _salt(self.id), self.birth.at, raw=wanted.raw, keep=VERDICT_BLOCKS
         )
 
     # The way of an event
@@ -332,14 +327,24 @@ class Relay(Lane):
                 self._tail(), self.log.last, self.tally.last_sent, whole=reason is Reason.COMPLETE
             )
         failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
-        if self.translation is not None:
-            told = self._translate_end(self.translation, None if reason is Reason.COMPLETE else failure, now)
-            if told and reason is Reason.COMPLETE:  # a prompt that a filter blocked is no answer
-                reason, message = Reason.UPSTREAM_ERROR, PROVIDER_ERROR
-        elif reason is not Reason.COMPLETE and not told:
-            told = self._tell(failure, now)
+        terminal = Terminal(reason, message, told or reason is Reason.COMPLETE)
+        terminal = self._tell_end(terminal, failure, now)
         self.tally.ended(now)
-        self.log.end(Terminal(reason, message, told or reason is Reason.COMPLETE))
+        self.log.end(terminal)
+        self._close(terminal.reason, now)
+
+    def _tell_end(self, terminal: Terminal, failure: Failure, now: float) -> Terminal:
+        """Tell the readers of the end, as far as nothing has; return the record, true to what they heard."""
+        if self.translation is None:
+            return terminal if terminal.told else replace(terminal, told=self._tell(failure, now))
+        whole = terminal.reason is Reason.COMPLETE
+        told = self._translate_end(self.translation, None if whole else failure, now)
+        if told and whole:  # a prompt that a filter blocked is no answer
+            return Terminal(Reason.UPSTREAM_ERROR, PROVIDER_ERROR, told=True)
+        return replace(terminal, told=told or whole)
+
+    def _close(self, reason: Reason, now: float) -> None:
+        """Let go of the upstream, and let everybody know that the stream is over."""
         self.unsettle()
         self.state = next_state(self.state, Happening.ENDED)
         self.finished_at = now
@@ -391,6 +396,7 @@ class Relay(Lane):
     def _translate_end(self, translation: Translation, failure: Failure | None, now: float) -> bool:
         """Let the translation tell the end; return whether it has told one that is not good."""
         self._add(translation.close(now) if failure is None else translation.fail(failure, now), now)
+        translation.let_go()
         return translation.told_error
 
     def _add(self, blocks: list[bytes], now: float) -> None:
@@ -500,3 +506,8 @@ class Relay(Lane):
         for callback in self.on_forgotten:
             callback()
         self.on_forgotten.clear()
+
+
+def _salt(stream_id: str) -> str:
+    """Return what tells a stream's names from another's. It does not tell the id, which lets readers in."""
+    return hashlib.blake2b(stream_id.encode("ascii"), digest_size=9).hexdigest()

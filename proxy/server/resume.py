@@ -19,10 +19,11 @@ from proxy.server.exchange import Exchange, owner
 from proxy.server.hub import Hub
 from proxy.server.relay import Relay
 from proxy.server.sse import serve_stream
-from proxy.server.stream_head import EVENT_STREAM, answer_headers
+from proxy.server.stream_head import answer_headers
 from proxy.server.wire import SERVER, Answer
 from proxy.stream.cursor import Cursor, node_of, parse, parse_after
 from proxy.stream.reader import gap_block
+from proxy.stream.sse import EVENT_STREAM
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from proxy.server import cors, guard
 from proxy.server.headers import NOT_RETURNED, Fields, Sieve
 from proxy.server.relay import Relay
 from proxy.server.wire import Answer, serialized
-
-EVENT_STREAM = "text/event-stream"
+from proxy.stream.sse import EVENT_STREAM
 
 #: Upstream fields that describe bytes which are no longer the ones that are sent, and those that are
 #: said anew. Set-Cookie is the first answer's alone: a resume must not repeat it.

@@ -25,6 +25,9 @@ from dataclasses import dataclass
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+#: The media type of event streams.
+EVENT_STREAM = "text/event-stream"
+
 #: Longest block a parser accepts unless told otherwise, in bytes. Image events run to megabytes; a
 #: peer that never sends an empty line must not be able to fill the memory.
 MAX_BLOCK_BYTES = 16 * 1024 * 1024

@@ -85,7 +85,9 @@ class Telemetry:
 
     def answered(self, route: str, answer: Answer) -> None:
         """Count what a model's stream has told of itself, at its end."""
-        self.answers.setdefault(route, Answers()).count(answer)
+        if route not in self.answers:
+            self.answers[route] = Answers()
+        self.answers[route].count(answer)
 
     def websocket_ended(self, joined: Joined) -> None:
         """Publish a WebSocket that passed through."""

@@ -96,7 +96,9 @@ class ModelStats:
     def count(self, answer: Answer, error: str) -> None:
         """Count an answer, as far as it has told of itself. ``error`` is its error's label."""
         summary, usage = answer.summary, answer.summary.usage
-        self.durations.setdefault(error, Histogram(ANSWER_BUCKETS)).observe(answer.duration)
+        if error not in self.durations:
+            self.durations[error] = Histogram(ANSWER_BUCKETS)
+        self.durations[error].observe(answer.duration)
         for histogram, figure in (
             (self.input_tokens, usage.input_tokens),
             (self.output_tokens, usage.output_tokens),
@@ -124,10 +126,17 @@ class Answers:
     def count(self, answer: Answer) -> None:
         """Count one stream that has ended."""
         labels = Labels(answer.provider, answer.operation, label(answer.model))
-        if labels not in self.by_labels and len(self.by_labels) >= MOST_MODELS:
-            labels = labels._replace(model=OTHER_MODEL)
         error = _known(label(answer.error), self._errors, MOST_ERRORS, OTHER_ERROR) if answer.error else ""
-        self.by_labels.setdefault(labels, ModelStats()).count(answer, error)
+        self._of(labels).count(answer, error)
+
+    def _of(self, labels: Labels) -> ModelStats:
+        stats = self.by_labels.get(labels)
+        if stats is None and len(self.by_labels) >= MOST_MODELS:
+            labels = labels._replace(model=OTHER_MODEL)
+            stats = self.by_labels.get(labels)
+        if stats is None:
+            stats = self.by_labels[labels] = ModelStats()
+        return stats
 
 
 def label(word: str) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -35,7 +35,10 @@ from proxy.config import (
 )
 from proxy.config.form import settings_of
 from proxy.config.json_schema import STRUCTS
+from proxy.config.model import DialectName, EmitForm
 from proxy.config.template import Reference, Template
+from proxy.dialects import DIALECTS
+from proxy.emit import EMITS
 from proxy.errors import ConfigError
 
 Routed = Callable[..., Config]
@@ -155,6 +158,12 @@ def test_every_setting_is_among_them(everything: str) -> None:
     settings = {name for struct in (Config, *STRUCTS) for name in settings_of(struct)}
     unsaid = {name for name in settings if not re.search(rf"\b{name}: ", everything.replace("\n", " "))}
     assert unsaid == {"url", "header"}
+
+
+def test_every_dialect_and_every_form_can_be_named() -> None:
+    """Those that there are, and the words for no choice of one."""
+    assert get_args(DialectName) == ("auto", *DIALECTS)
+    assert get_args(EmitForm) == ("passthrough", *EMITS)
 
 
 def test_the_smallest_file(base: str) -> None:

@@ -123,12 +123,14 @@ def test_the_query_is_known_nowhere_else(old: str, new: str, where: str, faults:
          "whenever a stream ends"),
         ("replay: off", "replay: cannot be on a route with `prompt`: an EventSource without ids begins anew "
          "whenever a stream ends"),
+        ("alias: id, principal: {cookie: s}",
+         "alias: has no effect: a route with `prompt` takes no body that could name a chat"),
     ],
 )  # fmt: skip
 def test_what_a_prompt_cannot_be_with(setting: str, what: str, faults: Faults) -> None:
-    """Settings that mean nothing there, or would make an EventSource pay again and again."""
+    """Settings that mean nothing there, or would make an EventSource pay again and again: each told once."""
     text = route("{stream: true}", more=f", {setting}")
-    assert f"line 3: routes[0].{what}" in faults(text)
+    assert faults(text) == [f"line 3: routes[0].{what}"]
 
 
 def test_a_prompt_needs_ids_though_the_defaults_have_none(faults: Faults) -> None:

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.dialects import DIALECTS
-from proxy.dialects.part import Part
-from proxy.emit import EMITS, speaker, translation
+from proxy.dialects.part import Part, Text, ToolCall
+from proxy.dialects.tool_calls import MAX_DEPTH
+from proxy.emit import EMITS, emit_for, translation
 from proxy.stream.sse import decode
 from tests.transcripts import TRANSCRIPTS, Transcript
 from tests.transcripts.translated import blocks_of, framing_of
 
 NAMED = {name: dialect for name, dialect in DIALECTS.items() if dialect.decoder("") is not None}
-CALLING = sorted({row.dialect for row in TRANSCRIPTS.values() if row.calls})
 each = pytest.mark.parametrize("name", NAMED)
 
 #: What a server may put in the place of any value.
@@ -46,6 +46,12 @@ def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
 def blocks_in(row: Transcript) -> list[bytes]:
     """The blocks of a recorded stream."""
     return [block for blocks in blocks_of(framing_of(row), row.body) for block in blocks]
+
+
+def spoken(name: str) -> list[bytes]:
+    """The blocks of a recorded stream of this dialect that has a text; for an app's text, a piece of one."""
+    rows = (row for row in TRANSCRIPTS.values() if row.dialect == name and row.text)
+    return next((blocks_in(row) for row in rows), [b"data: hello"])
 
 
 def distorted(block: bytes, data: st.DataObject) -> bytes:
@@ -81,7 +87,7 @@ def test_no_value_makes_any_form_raise(row: Transcript, data: st.DataObject) -> 
     number = data.draw(st.integers(0, len(blocks) - 1))
     blocks[number] = distorted(blocks[number], data)
     for form in EMITS:
-        emit = speaker(form, dialect)
+        emit = emit_for(form, dialect)
         if emit is not None:
             told = translation(emit, dialect, "salt", 0.0, raw=True, keep=16)
             said = told.feed(blocks, 1.0) + told.close(1.0)
@@ -135,23 +141,59 @@ def test_no_block_makes_a_decoder_raise(name: str, block: bytes) -> None:
     assert decoder is not None
     parts = [*decoder.decode(block), *decoder.finish()]
     assert all(isinstance(part, Part) for part in parts)
+    after = [part for each in spoken(name) for part in decoder.decode(each)]
+    assert any(isinstance(part, Text) for part in after)
 
 
-@pytest.mark.parametrize("name", CALLING)
-@pytest.mark.parametrize("depth", [50, 400, 950])
-def test_deep_values_make_no_form_raise(name: str, depth: int) -> None:
-    """Values that are nested as deep as JSON readers take them do not break what writes them again."""
-    row = next(row for row in TRANSCRIPTS.values() if row.dialect == name and row.calls)
-    deep = b'{"a":' * depth + b"1" + b"}" * depth
-    blocks = blocks_in(row)
-    for number, block in enumerate(blocks):
-        for member in (b'"args"', b'"input"', b'"arguments"', b'"output"', b'"citation"', b'"error"'):
-            for colon in (b":", b": "):
-                blocks[number] = blocks[number].replace(member + colon + b"{}", member + colon + deep)
-        assert block
-    dialect = NAMED[name]
+#: A call in each dialect: OBJECT stands where the arguments are an object, TEXT where they are a JSON text.
+CALLS = {
+    "anthropic": (
+        'event: content_block_start\ndata: {"content_block":{"type":"tool_use","name":"f","input":OBJECT}}',
+        "event: content_block_stop\ndata: {}",
+    ),
+    "bedrock": (
+        'event: contentBlockStart\ndata: {"start":{"toolUse":{"name":"f"}}}',
+        'event: contentBlockDelta\ndata: {"delta":{"toolUse":{"input":TEXT}}}',
+        "event: contentBlockStop\ndata: {}",
+    ),
+    "cohere": (
+        'data: {"type":"tool-call-start","delta":{"message":{"tool_calls":{"function":{"arguments":TEXT}}}}}',
+        'data: {"type":"tool-call-end"}',
+    ),
+    "gemini": ('data: {"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":OBJECT}}]}}]}',),
+    "ollama": ('data: {"message":{"tool_calls":[{"function":{"name":"f","arguments":OBJECT}}]}}',),
+    "openai": ('data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":TEXT}}]}}]}',),
+    "openai-responses": (
+        'event: response.output_item.done\ndata: {"item":{"type":"function_call","arguments":TEXT}}',
+    ),
+}
+
+
+def deep_call(name: str, depth: int) -> list[bytes]:
+    """Return the blocks of a call whose arguments are nested so deep."""
+    deep = '{"a":' * depth + "1" + "}" * depth
+    blocks = (block.replace("OBJECT", deep).replace("TEXT", json.dumps(deep)) for block in CALLS[name])
+    return [block.encode() for block in blocks]
+
+
+def test_all_dialects_with_calls_are_tried() -> None:
+    """The table has those that the recorded streams have."""
+    assert {row.dialect for row in TRANSCRIPTS.values() if row.calls} == CALLS.keys()
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("depth", [1, MAX_DEPTH, MAX_DEPTH + 1, 950, 100_000])
+def test_deep_arguments_make_no_form_raise(name: str, depth: int) -> None:
+    """A call with as many levels as may be is made, one with more is not; every form tells its stream."""
+    dialect, blocks = NAMED[name], deep_call(name, depth)
+    decoder = dialect.decoder("salt")
+    assert decoder is not None
+    parts = [part for block in blocks for part in decoder.decode(block)] + decoder.finish()
+    assert any(isinstance(part, ToolCall) for part in parts) == (depth <= MAX_DEPTH)
     for form in EMITS:
-        emit = speaker(form, dialect)
+        emit = emit_for(form, dialect)
         if emit is not None:
             told = translation(emit, dialect, "salt", 0.0, raw=True, keep=16)
-            assert told.feed(blocks, 1.0) + told.close(1.0)
+            said = told.feed(blocks, 1.0) + told.close(1.0)
+            assert said
+            assert all(block.isascii() and is_json(decode(block).data) for block in said), said

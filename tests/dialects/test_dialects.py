@@ -16,7 +16,7 @@ ALL = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: 
 PROVIDERS = pytest.mark.parametrize(
     "dialect", [dialect for dialect in DIALECTS.values() if dialect.llm], ids=lambda dialect: dialect.name
 )
-#: Those whose SDK raises on a block. Cohere's raises when the connection breaks, and on nothing that it is sent.
+#: Those whose SDK raises on a block. Cohere's raises when the connection breaks, and on no event.
 TELLING = pytest.mark.parametrize(
     "dialect",
     [dialect for name, dialect in DIALECTS.items() if dialect.llm and name != "cohere"],
@@ -106,7 +106,7 @@ FIRST_BLOCKS = {
     "openai-responses": b'event: response.created\ndata: {"type":"response.created","sequence_number":0}',
     "anthropic": b'event: message_start\ndata: {"type":"message_start","message":{"content":[]}}',
     "gemini": b'data: {"candidates":[{"content":{"parts":[{"text":"Hi"}],"role":"model"}}]}',
-    "cohere": b'event: message-start\ndata: {"type":"message-start","id":"c1","delta":{"message":{"content":[]}}}',
+    "cohere": b'event: message-start\ndata: {"type":"message-start","id":"c1","delta":{"message":{}}}',
     "ollama": b'data: {"model":"llama3.2","created_at":"2025-10-01T00:00:00Z","message":{},"done":false}',
     "bedrock": b'event: messageStart\ndata: {"role":"assistant"}',
     "generic": b'id: 41\nevent: order\ndata: {"id": 7, "state": "paid"}',

@@ -10,11 +10,12 @@ from pathlib import Path
 from tests.doctor.chains import SENDERS, Chain
 from tests.doctor.examination import Examined
 from tests.support.command import PROJECT
+from tests.support.marks import Marks
 
 PAGE = PROJECT / "docs" / "doctor.md"
 
 #: Where the tables stand on the page.
-OPENING, CLOSING = "<!-- chains -->", "<!-- /chains -->"
+MARKS = Marks("chains")
 
 BROKEN_HEADER = ("broken chain", "what is wrong", "found by", "what the doctor says", "its mend")
 GOOD_HEADER = ("good chain", "faults", "ok", "not seen", "what the doctor says of buffering")
@@ -33,17 +34,12 @@ def markdown(examined: Sequence[Examined]) -> str:
 
 def write(text: str, page: Path = PAGE) -> None:
     """Put ``text`` between the page's marks. ValueError where it has none."""
-    before, opening, rest = page.read_text("utf-8").partition(OPENING)
-    _, closing, after = rest.partition(CLOSING)
-    if not closing:
-        raise ValueError(f"{page} has no {OPENING} … {CLOSING}")
-    page.write_text(f"{before}{opening}\n{text}\n{closing}{after}", "utf-8")
+    MARKS.write(text, page)
 
 
 def rows(page: Path = PAGE) -> list[tuple[str, ...]]:
     """Return the cells of all rows between the marks, without the headers."""
-    between = page.read_text("utf-8").partition(OPENING)[2].partition(CLOSING)[0]
-    lines = [line for line in between.splitlines() if line.startswith("|")]
+    lines = [line for line in MARKS.lines(page) if line.startswith("|")]
     cells = [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
     return [row for row in cells if row not in HEADERS and set(row[0]) - set("-")]
 

@@ -28,8 +28,8 @@ from proxy.dialects.part import (
     ToolStart,
     Usage,
 )
+from proxy.dialects.summary import MOST_CHOICES
 from proxy.dialects.tool_calls import MAX_CALLS
-from proxy.emit.ag_ui import MAX_CHOICES
 from tests.emit.telling import heard_in_node, one_string, shelf_of, told
 from tests.transcripts import TRANSCRIPTS, Transcript
 
@@ -297,9 +297,9 @@ def test_calls_without_end_are_bounded() -> None:
 
 def test_choices_without_end_are_bounded() -> None:
     """So is one that makes up choices; their text is told all the same."""
-    told = types(*[Text("hi", choice=choice) for choice in range(-10, MAX_CHOICES + 10)])
-    assert told.count("TEXT_MESSAGE_CONTENT") == MAX_CHOICES + 20
-    assert told.count("TEXT_MESSAGE_END") == MAX_CHOICES + 1
+    told = types(*[Text("hi", choice=choice) for choice in range(-10, MOST_CHOICES + 10)])
+    assert told.count("TEXT_MESSAGE_CONTENT") == MOST_CHOICES + 20
+    assert told.count("TEXT_MESSAGE_END") == MOST_CHOICES + 1
 
 
 # ── transcripts, as AG-UI's client hears them ───────────────────────────────────────────────────────────

@@ -32,9 +32,10 @@ from proxy.dialects.part import (
     ToolStart,
     Usage,
 )
+from proxy.dialects.summary import MOST_CHOICES
 from proxy.dialects.tool_calls import MAX_CALLS
 from proxy.emit import EMITS
-from proxy.emit.openai import MAX_CHOICES, MAX_CITATIONS
+from proxy.emit.openai import MAX_CITATIONS
 from tests.emit.telling import heard_in_node, one_string, shelf_of, told
 from tests.support.shelf import Shelf
 from tests.transcripts import TRANSCRIPTS, Call, Transcript
@@ -299,10 +300,10 @@ def test_calls_without_end_are_bounded() -> None:
 
 def test_choices_without_end_are_bounded() -> None:
     """So is one that makes up choices; their text is told all the same."""
-    texts = [Text("hi", choice=choice) for choice in range(MAX_CHOICES + 10)]
+    texts = [Text("hi", choice=choice) for choice in range(MOST_CHOICES + 10)]
     heard = [each for chunk in told("openai", *texts)[:-1] for each in chunk["choices"]]
     assert sum(each["delta"].get("content") == "hi" for each in heard) == len(texts)
-    assert sum(each["finish_reason"] is not None for each in heard) == MAX_CHOICES
+    assert sum(each["finish_reason"] is not None for each in heard) == MOST_CHOICES
 
 
 def test_openais_own_accumulator_joins_all_lists() -> None:

@@ -30,7 +30,7 @@ from proxy.dialects.part import (
     Usage,
 )
 from proxy.dialects.summary import Summary
-from proxy.emit import speaker
+from proxy.emit import emit_for
 from proxy.emit.unified import MAX_EARLY, Unified
 from proxy.stream.sse import decode
 from tests.transcripts import TRANSCRIPTS, Transcript, translated
@@ -198,7 +198,7 @@ def test_tokens_per_second() -> None:
 
 
 #: Those whose meaning is known.
-KNOWN = [each for each in TRANSCRIPTS.values() if speaker("unified", DIALECTS[each.dialect])]
+KNOWN = [each for each in TRANSCRIPTS.values() if emit_for("unified", DIALECTS[each.dialect])]
 
 
 @pytest.mark.parametrize("transcript", KNOWN, ids=[each.id for each in KNOWN])

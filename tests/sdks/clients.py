@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import anthropic
+import cohere
 import groq
 import httpx
+import ollama
 import openai
 from anthropic.types import MessageParam as AnthropicMessage
+from cohere.core import ApiError as CohereError
 from google import genai
 from google.genai import errors as google_errors
 from google.genai import types as google_types
@@ -36,6 +39,12 @@ OPENAI_SAYING: list[OpenAIMessage] = [{"role": "user", "content": PROMPT}]
 GROQ_SAYING: list[GroqMessage] = [{"role": "user", "content": PROMPT}]
 ANTHROPIC_SAYING: list[AnthropicMessage] = [{"role": "user", "content": PROMPT}]
 MISTRAL_SAYING = [{"role": "user", "content": PROMPT}]
+COHERE_SAYING: list[cohere.ChatMessageV2] = [cohere.UserChatMessageV2(content=PROMPT)]
+OLLAMA_SAYING = [ollama.Message(role="user", content=PROMPT)]
+
+
+class GivenOut(Exception):
+    """An error that an SDK gave out as an event of its stream, as it does with its provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,8 @@ def read_responses(call: Call) -> Iterator[str]:
         for event in client.responses.create(model=MODEL, input=PROMPT, stream=True):
             if event.type == "response.output_text.delta":
                 yield event.delta
+            elif event.type == "error":
+                raise GivenOut(event.message)
 
 
 async def read_responses_helper(call: Call) -> AsyncIterator[str]:
@@ -126,6 +137,8 @@ async def read_responses_helper(call: Call) -> AsyncIterator[str]:
         async for event in events:
             if event.type == "response.output_text.delta":
                 yield event.delta
+            elif event.type == "error":
+                raise GivenOut(event.message)
 
 
 def ask_responses(call: Call) -> str:
@@ -306,6 +319,89 @@ def langchain_model(call: Call, **http: Any) -> ChatOpenAI:
     )
 
 
+# Cohere: events with names
+
+
+def cohere_client(call: Call, http: httpx.Client) -> cohere.ClientV2:
+    """Cohere's client, on an HTTP client that the caller closes."""
+    return cohere.ClientV2(api_key=KEY, base_url=call.base, max_retries=call.retries, httpx_client=http)
+
+
+def cohere_text(event: cohere.V2ChatStreamResponse) -> str:
+    """What an event says."""
+    if event.type == "message-end" and event.delta and event.delta.error:
+        raise GivenOut(event.delta.error)
+    if event.type != "content-delta":
+        return ""
+    assert event.delta
+    assert event.delta.message
+    assert event.delta.message.content
+    return event.delta.message.content.text or ""
+
+
+def read_cohere(call: Call) -> Iterator[str]:
+    """The deltas of a chat."""
+    with httpx.Client() as http:
+        events = cohere_client(call, http).chat_stream(
+            model=MODEL, messages=COHERE_SAYING, request_options={"additional_headers": call.headers}
+        )
+        yield from map(cohere_text, events)
+
+
+async def read_cohere_async(call: Call) -> AsyncIterator[str]:
+    """The same, awaited."""
+    async with httpx.AsyncClient() as http:
+        client = cohere.AsyncClientV2(
+            api_key=KEY, base_url=call.base, max_retries=call.retries, httpx_client=http
+        )
+        async for event in client.chat_stream(
+            model=MODEL, messages=COHERE_SAYING, request_options={"additional_headers": call.headers}
+        ):
+            yield cohere_text(event)
+
+
+def ask_cohere(call: Call) -> str:
+    """A whole answer's text."""
+    with httpx.Client() as http:
+        answer = cohere_client(call, http).chat(
+            model=MODEL, messages=COHERE_SAYING, request_options={"additional_headers": call.headers}
+        )
+        return "".join(part.text for part in answer.message.content or [] if part.type == "text")
+
+
+# Ollama: lines of JSON
+
+
+def ollama_host(call: Call) -> str:
+    """Where the demo's provider has Ollama's API: its paths are an app's own otherwise."""
+    return f"{call.base}/ollama"
+
+
+def ollama_client(call: Call) -> ollama.Client:
+    """Ollama's client."""
+    return ollama.Client(host=ollama_host(call), headers=call.headers)
+
+
+def read_ollama(call: Call) -> Iterator[str]:
+    """The deltas of a chat."""
+    with ollama_client(call) as client:
+        for part in client.chat(model=MODEL, messages=OLLAMA_SAYING, stream=True):
+            yield part.message.content or ""
+
+
+async def read_ollama_async(call: Call) -> AsyncIterator[str]:
+    """The same, awaited."""
+    async with ollama.AsyncClient(host=ollama_host(call), headers=call.headers) as client:
+        async for part in await client.chat(model=MODEL, messages=OLLAMA_SAYING, stream=True):
+            yield part.message.content or ""
+
+
+def ask_ollama(call: Call) -> str:
+    """A whole answer's text."""
+    with ollama_client(call) as client:
+        return client.chat(model=MODEL, messages=OLLAMA_SAYING).message.content or ""
+
+
 # httpx-sse on an app's own stream
 
 
@@ -320,6 +416,8 @@ def read_events(call: Call) -> Iterator[str]:
         for event in source.iter_sse():
             if event.event == "token":
                 yield event.json()["text"]
+            elif event.event == "error":
+                raise GivenOut(event.json()["error"])
 
 
 async def read_events_async(call: Call) -> AsyncIterator[str]:
@@ -333,9 +431,34 @@ async def read_events_async(call: Call) -> AsyncIterator[str]:
         async for event in source.aiter_sse():
             if event.event == "token":
                 yield event.json()["text"]
+            elif event.event == "error":
+                raise GivenOut(event.json()["error"])
 
 
 # The table
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What is streamed: its name, our dialect for it, and the events before the first word.
+
+    ``adds`` is what the sidecar may add under ``dialect: auto``: ``ids``, ``heartbeats``, and an ``early``
+    answer.
+    """
+
+    name: str
+    dialect: str
+    preamble: int
+    adds: frozenset[str] = frozenset({"ids", "heartbeats", "early"})
+
+
+CHAT = Api("OpenAI chat", "openai", 1)
+RESPONSES = Api("OpenAI Responses", "openai-responses", 4)
+MESSAGES = Api("Anthropic messages", "anthropic", 3)
+GEMINI = Api("Gemini", "gemini", 0, frozenset({"heartbeats", "early"}))  # its SDKs break on ids
+COHERE = Api("Cohere chat", "cohere", 2)
+OLLAMA = Api("Ollama chat", "ollama", 0, frozenset())  # lines of JSON pass untouched
+APP = Api("an app's own", "generic", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,41 +466,81 @@ class Sdk:
     """One way to read a stream.
 
     ``raises`` is what it raises when a stream breaks off, ``refused`` what it raises for the status of
-    an answer that is no stream, ``ask`` its way to a whole answer.
+    an answer that is no stream, ``ask`` its way to a whole answer. ``litters``: it leaves the connection of
+    a stream that told an error to the garbage collector.
     """
 
-    dialect: str
+    package: str
+    api: Api
     read: Callable[[Call], Iterator[str] | AsyncIterator[str]]
-    raises: type[Exception]
+    raises: type[Exception] | tuple[type[Exception], ...]
     refused: Mapping[int, type[Exception]]
     ask: Callable[[Call], str] | None = None
+    litters: bool = False
+
+    @property
+    def dialect(self) -> str:
+        """The dialect that the sidecar goes by."""
+        return self.api.dialect
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What it is made of."""
+        return (self.package,)
+
+    def raised(self, error: Exception) -> bool:
+        """Whether it is the SDK that raised this, because a stream broke off."""
+        return isinstance(error, self.raises)
 
 
-OPENAI = {429: openai.RateLimitError, 500: openai.InternalServerError}
-ANTHROPIC = {429: anthropic.RateLimitError, 500: anthropic.InternalServerError}
-GOOGLE = {429: google_errors.ClientError, 500: google_errors.ServerError}
-GROQ = {429: groq.RateLimitError, 500: groq.InternalServerError}
-MISTRAL = {429: mistral_errors.SDKError, 500: mistral_errors.SDKError}
-EVENTS = {429: SSEError, 500: SSEError}
+BY_OPENAI = {429: openai.RateLimitError, 500: openai.InternalServerError}
+BY_ANTHROPIC = {429: anthropic.RateLimitError, 500: anthropic.InternalServerError}
+BY_GOOGLE = {429: google_errors.ClientError, 500: google_errors.ServerError}
+BY_GROQ = {429: groq.RateLimitError, 500: groq.InternalServerError}
+BY_MISTRAL = {429: mistral_errors.SDKError, 500: mistral_errors.SDKError}
+BY_COHERE = {429: cohere.TooManyRequestsError, 500: CohereError}
+BY_OLLAMA = {429: ollama.ResponseError, 500: ollama.ResponseError}
+BY_HTTPX_SSE = {429: SSEError, 500: SSEError}
+
+#: A connection that broke, where the SDK lets its HTTP client speak.
+BROKEN = httpx.RemoteProtocolError
+BY_LINES = (ollama.ResponseError, BROKEN)
+INVALID = mistral_errors.ResponseValidationError
 
 SDKS = {
-    "openai chat": Sdk("openai", read_chat, openai.APIError, OPENAI, ask_chat),
-    "openai chat, async": Sdk("openai", read_chat_async, openai.APIError, OPENAI),
-    "openai chat, async helper": Sdk("openai", read_chat_helper, openai.APIError, OPENAI),
-    "openai responses": Sdk("openai-responses", read_responses, openai.APIError, OPENAI, ask_responses),
-    "openai responses, async helper": Sdk("openai-responses", read_responses_helper, openai.APIError, OPENAI),
-    "anthropic": Sdk("anthropic", read_messages, anthropic.APIStatusError, ANTHROPIC, ask_messages),
-    "anthropic, async helper": Sdk("anthropic", read_messages_helper, anthropic.APIStatusError, ANTHROPIC),
-    "google-genai": Sdk("gemini", read_gemini, google_errors.APIError, GOOGLE, ask_gemini),
-    "google-genai, async": Sdk("gemini", read_gemini_async, google_errors.APIError, GOOGLE),
-    "groq": Sdk("openai", read_groq, groq.APIError, GROQ, ask_groq),
-    "groq, async": Sdk("openai", read_groq_async, groq.APIError, GROQ),
-    "mistralai": Sdk("openai", read_mistral, mistral_errors.ResponseValidationError, MISTRAL, ask_mistral),
-    "mistralai, async": Sdk("openai", read_mistral_async, mistral_errors.ResponseValidationError, MISTRAL),
-    "langchain-openai": Sdk("openai", read_langchain, openai.APIError, OPENAI, ask_langchain),
-    "langchain-openai, async": Sdk("openai", read_langchain_async, openai.APIError, OPENAI),
-    "httpx-sse": Sdk("generic", read_events, httpx.RemoteProtocolError, EVENTS),
-    "httpx-sse, async": Sdk("generic", read_events_async, httpx.RemoteProtocolError, EVENTS),
+    "openai chat": Sdk("openai", CHAT, read_chat, openai.APIError, BY_OPENAI, ask_chat),
+    "openai chat, async": Sdk("openai", CHAT, read_chat_async, openai.APIError, BY_OPENAI),
+    "openai chat, async helper": Sdk("openai", CHAT, read_chat_helper, openai.APIError, BY_OPENAI),
+    "openai responses": Sdk("openai", RESPONSES, read_responses, openai.APIError, BY_OPENAI, ask_responses),
+    "openai responses, async helper": Sdk(
+        "openai", RESPONSES, read_responses_helper, openai.APIError, BY_OPENAI
+    ),
+    "anthropic": Sdk(
+        "anthropic", MESSAGES, read_messages, anthropic.APIStatusError, BY_ANTHROPIC, ask_messages
+    ),
+    "anthropic, async helper": Sdk(
+        "anthropic", MESSAGES, read_messages_helper, anthropic.APIStatusError, BY_ANTHROPIC
+    ),
+    "google-genai": Sdk("google-genai", GEMINI, read_gemini, google_errors.APIError, BY_GOOGLE, ask_gemini),
+    "google-genai, async": Sdk(
+        "google-genai", GEMINI, read_gemini_async, google_errors.APIError, BY_GOOGLE, litters=True
+    ),
+    "groq": Sdk("groq", CHAT, read_groq, groq.APIError, BY_GROQ, ask_groq),
+    "groq, async": Sdk("groq", CHAT, read_groq_async, groq.APIError, BY_GROQ),
+    "mistralai": Sdk("mistralai", CHAT, read_mistral, INVALID, BY_MISTRAL, ask_mistral),
+    "mistralai, async": Sdk("mistralai", CHAT, read_mistral_async, INVALID, BY_MISTRAL),
+    "langchain-openai": Sdk(
+        "langchain-openai", CHAT, read_langchain, openai.APIError, BY_OPENAI, ask_langchain
+    ),
+    "langchain-openai, async": Sdk(
+        "langchain-openai", CHAT, read_langchain_async, openai.APIError, BY_OPENAI
+    ),
+    "cohere": Sdk("cohere", COHERE, read_cohere, BROKEN, BY_COHERE, ask_cohere),
+    "cohere, async": Sdk("cohere", COHERE, read_cohere_async, BROKEN, BY_COHERE),
+    "ollama": Sdk("ollama", OLLAMA, read_ollama, BY_LINES, BY_OLLAMA, ask_ollama),
+    "ollama, async": Sdk("ollama", OLLAMA, read_ollama_async, BY_LINES, BY_OLLAMA),
+    "httpx-sse": Sdk("httpx-sse", APP, read_events, BROKEN, BY_HTTPX_SSE),
+    "httpx-sse, async": Sdk("httpx-sse", APP, read_events_async, BROKEN, BY_HTTPX_SSE),
 }
 
 

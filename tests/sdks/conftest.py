@@ -1,71 +1,46 @@
-"""A stage for SDKs: the built-in provider, the sidecar in front of it, and a wire that is recorded."""
+"""Stages for SDKs, as many as a test wants, and Node's process for those of its module."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import pytest_asyncio
+import trustme
 
 from proxy.demo import Running
-from proxy.server.app import Sidecar
-from proxy.server.relay import Relay
-from tests.conftest import StartSidecar, config_for, eventually
-from tests.sdks.clients import Call, Outcome, Sdk, listen
-from tests.support.forwarder import Forwarder
-
-#: Short enough for several of them to fall into each pause that the provider is asked for.
-HEARTBEAT = "50ms"
-
-#: Groq's SDK puts a prefix before OpenAI's paths.
-ROUTES = [
-    {"name": "groq", "path": "/openai/{tail:.*}", "upstream": "origin", "strip_prefix": "/openai"},
-    {"name": "all", "path": "/{tail:.*}", "upstream": "origin"},
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where an SDK plays: what it talks to, and what was seen of it."""
-
-    provider: Running
-    sidecar: Sidecar
-    forwarder: Forwarder
-
-    def call(self, wrong: str = "", *, retries: int = 0) -> Call:
-        """Return a call through the recorded wire, for which the provider misbehaves as asked."""
-        return Call(self.forwarder.url, wrong, retries)
-
-    async def play(self, sdk: Sdk, wrong: str = "") -> Outcome:
-        """Let an SDK read one stream to its end."""
-        return await listen(sdk, self.call(wrong))
-
-    async def relay(self) -> Relay:
-        """Wait for the only stream there is."""
-        await eventually(lambda: len(self.sidecar.hub.store), "a stream")
-        (relay,) = self.sidecar.hub.store
-        return relay
-
-    def body(self) -> bytes:
-        """Return the body that came over the only wire there was."""
-        (wire,) = self.forwarder.wires
-        return wire.body()
-
+from tests.conftest import StartSidecar
+from tests.sdks.node_clients import Node
+from tests.sdks.stage import Stage, staged
 
 SetStage = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One authority in place of all: to read those takes each client 25 ms, and nobody speaks TLS here."""
+    file = tmp_path_factory.mktemp("authority") / "one.pem"
+    trustme.CA().cert_pem.write_to_path(str(file))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield
 
 
 @pytest.fixture
 async def set_stage(provider: Running, start_sidecar: StartSidecar) -> AsyncIterator[SetStage]:
     """Make stages with ids, quick heartbeats, and whatever policies a test passes by name."""
-    async with AsyncExitStack() as forwarders:
+    async with AsyncExitStack() as stages:
 
         async def set_one(**policies: Any) -> Stage:
-            defaults = {"heartbeat": HEARTBEAT, **policies}
-            sidecar = await start_sidecar(config_for(provider.url, defaults=defaults, routes=ROUTES))
-            forwarder = await forwarders.enter_async_context(Forwarder(sidecar.url))
-            return Stage(provider, sidecar, forwarder)
+            return await stages.enter_async_context(staged(provider, start_sidecar, **policies))
 
         yield set_one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node() -> AsyncIterator[Node]:
+    """Node's SDKs, in one process for the module."""
+    async with Node() as process:
+        yield process

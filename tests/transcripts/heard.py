@@ -82,12 +82,6 @@ def heard(transcript: Transcript, parts: list[Part]) -> Transcript:
     )
 
 
-def others(parts: list[Part]) -> tuple[str, ...]:
-    """Return the texts of all choices but the first."""
-    choices = sorted({part.choice for part in parts if isinstance(part, Text)} - {0})
-    return tuple(joined(parts, Text, lambda part, choice=choice: part.choice == choice) for choice in choices)
-
-
 def joined(parts: list[Part], kind: type[Part], wanted: Callable[[Any], bool] = lambda part: True) -> str:
     """Return the contents of all parts of a kind."""
     return "".join(part.content for part in parts if isinstance(part, kind) and wanted(part))  # type: ignore[attr-defined]  # the kinds asked for have a content

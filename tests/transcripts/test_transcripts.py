@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.dialects import DIALECTS, Verdict
-from proxy.emit import EMITS, speaker
+from proxy.emit import EMITS, emit_for
 from proxy.stream.sse import has_data
 from tests.transcripts import TRANSCRIPTS, Transcript, translated
 from tests.transcripts.heard import heard, parts_of
@@ -23,7 +23,7 @@ FORMS = ("passthrough", *EMITS)
 SPOKEN = sorted({row.dialect for row in TRANSCRIPTS.values()})
 
 #: Which streams are told in which form; any other leaves as it came, and ends in its dialect's own words.
-RETOLD = [(name, form) for name in SPOKEN for form in EMITS if speaker(form, DIALECTS[name]) is not None]
+RETOLD = [(name, form) for name in SPOKEN for form in EMITS if emit_for(form, DIALECTS[name]) is not None]
 
 #: How each form says that an answer is whole. An answer that is not must not say so anywhere.
 WHOLE: Mapping[str, re.Pattern[bytes]] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from proxy.dialects import DIALECTS, Dialect, Failure, Verdict
-from proxy.emit import Translation, speaker, translation
+from proxy.emit import Translation, emit_for, translation
 from proxy.stream.framing import Framing
 from proxy.stream.sse import has_data
 from tests.transcripts.transcript import Transcript
@@ -41,7 +41,7 @@ def translated(
     framing = framing_of(transcript)
     received = list(blocks_of(framing, transcript.body if body is None else body, cuts))
     failure = failure_of(dialect, framing, [block for blocks in received for block in blocks])
-    form = speaker(emit, dialect)
+    form = emit_for(emit, dialect)
     if form is None:
         told = passed_on(dialect, received, failure)
     else:

@@ -1,17 +1,17 @@
-"""The forms in which a stream is written."""
+"""The framings in which a stream is written."""
 
 from __future__ import annotations
 
 import pytest
 
 from proxy.demo.event import Event
-from proxy.demo.form import ARRAY, EVENT_STREAM, LINES, MESSAGES, Form, message
+from proxy.demo.framing import ARRAY, EVENT_STREAM, LINES, MESSAGES, Framing, message
 
 EVENT = Event('{"a":"é"}', name="token")
 
 
 @pytest.mark.parametrize(
-    ("form", "first", "next_one", "end"),
+    ("framing", "first", "next_one", "end"),
     [
         (EVENT_STREAM, 'event: token\ndata: {"a":"é"}\n\n', 'event: token\ndata: {"a":"é"}\n\n', b""),
         (LINES, '{"a":"é"}\n', '{"a":"é"}\n', b""),
@@ -19,21 +19,21 @@ EVENT = Event('{"a":"é"}', name="token")
     ],
     ids=["events", "lines", "array"],
 )
-def test_what_is_written(form: Form, first: str, next_one: str, end: bytes) -> None:
+def test_what_is_written(framing: Framing, first: str, next_one: str, end: bytes) -> None:
     """The first event, any other, and what comes after the last."""
-    assert form.block(EVENT, first=True).decode() == first
-    assert form.block(EVENT, first=False).decode() == next_one
-    assert form.end == end
+    assert framing.block(EVENT, first=True).decode() == first
+    assert framing.block(EVENT, first=False).decode() == next_one
+    assert framing.end == end
 
 
 @pytest.mark.parametrize(
-    "form", [EVENT_STREAM, LINES, ARRAY, MESSAGES], ids=["events", "lines", "array", "messages"]
+    "framing", [EVENT_STREAM, LINES, ARRAY, MESSAGES], ids=["events", "lines", "array", "messages"]
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_padding(form: Form, first: bool) -> None:
-    """Each form can be padded to a size, in bytes, and never cut to one."""
-    assert len(form.block(EVENT, first=first, size=200)) == 200
-    assert form.block(EVENT, first=first, size=1) == form.block(EVENT, first=first)
+def test_padding(framing: Framing, first: bool) -> None:
+    """Each framing can be padded to a size, in bytes, and never cut to one."""
+    assert len(framing.block(EVENT, first=first, size=200)) == 200
+    assert framing.block(EVENT, first=first, size=1) == framing.block(EVENT, first=first)
 
 
 def test_a_message_is_what_aws_writes() -> None:

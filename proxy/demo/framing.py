@@ -1,4 +1,4 @@
-"""The forms in which the provider writes a stream: events, lines, one array, or binary messages.
+"""The framings in which the provider writes a stream: events, lines, one array, or binary messages.
 
 As with events, the encoders are its own, apart from the sidecar's decoders.
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 from proxy.demo.event import Event
 
 
-class Form(Protocol):
+class Framing(Protocol):
     """Writes a stream's events one by one. Stateless."""
 
     @property
@@ -26,7 +26,7 @@ class Form(Protocol):
         ...
 
     def block(self, event: Event, *, first: bool, newline: str = "\n", size: int = 0) -> bytes:
-        """An event's bytes, padded to at least ``size``; ``newline`` ends lines, where the form has some."""
+        """An event's bytes, padded to at least ``size``; ``newline`` ends lines, where it has some."""
         ...
 
 
@@ -101,7 +101,7 @@ def _padded(data: str, size: int) -> bytes:
     return data.encode().ljust(size)
 
 
-EVENT_STREAM: Form = EventStream()
-LINES: Form = Lines()
-ARRAY: Form = Array()
-MESSAGES: Form = Messages()
+EVENT_STREAM: Framing = EventStream()
+LINES: Framing = Lines()
+ARRAY: Framing = Array()
+MESSAGES: Framing = Messages()
