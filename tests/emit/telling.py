@@ -66,10 +66,16 @@ def heard_in_node(script: str, shelf: Shelf, directory: Path = NODE) -> dict[str
 
     The script and its packages are in ``directory``.
     """
-    table = {name: shelf.url(name) for name in shelf.names}
-    said = json.dumps(table)
+    return run_in_node(script, {name: shelf.url(name) for name in shelf.names}, directory)
+
+
+def run_in_node(script: str, said: Any, directory: Path) -> dict[str, Any]:
+    """Return what a script writes that is given ``said``, both as JSON."""
     command = [node_22(directory), script]
-    ran = subprocess.run(command, cwd=directory, input=said, capture_output=True, text=True, timeout=PATIENCE)
+    given = json.dumps(said)
+    ran = subprocess.run(
+        command, cwd=directory, input=given, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert ran.returncode == 0, ran.stderr
     heard: dict[str, Any] = json.loads(ran.stdout)
     return heard

@@ -155,6 +155,12 @@ def test_a_call_without_arguments_at_the_token_limit_is_cut() -> None:
     assert heard(EMPTY, Error("it broke", "broken")) == [FAULT, b"failed: it broke"]
 
 
+def test_a_call_without_arguments_is_of_one_choice() -> None:
+    """That another choice was cut says nothing of it."""
+    cut, done = Finish("length", "x", 1), Finish("tool_calls", "x")
+    assert heard(EMPTY, cut, done) == [b"length", b"call now", b"tool_calls", b"closed at 1"]
+
+
 def test_other_calls_do_not_wait() -> None:
     """Those that have arguments, and those that the provider has run itself."""
     whole, executed = ToolCall(0, "1", "f", {}, "{}"), ToolCall(0, "1", "g", {}, "", executed=True)
