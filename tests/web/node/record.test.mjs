@@ -76,12 +76,17 @@ test("a stream without an end does not fill the memory", () => {
 });
 
 test("a calm provider is asked for nothing but words and their pace", () => {
-  const [chat, , , gemini, , feed] = ROUTES;
+  const [chat, gemini, feed] = ["chat", "gemini", "feed"].map(route);
   assert.equal(String(parameters(CALM, chat)), "tokens=200&interval=0.04");
   assert.equal(String(parameters(CALM, gemini)), "alt=sse&tokens=200&interval=0.04");
   assert.equal(String(parameters(CALM, feed)), "count=200&interval=0.04");
   assert.equal(String(parameters({ ...CALM, endless: true }, feed)), "interval=0.04");
 });
+
+/** A route by its id. */
+function route(id) {
+  return ROUTES.find((each) => each.id === id);
+}
 
 test("each preset differs in the query from all others", () => {
   const queries = PRESETS.map(({ set }) => String(parameters({ ...CALM, ...set }, ROUTES[0])));
@@ -89,7 +94,7 @@ test("each preset differs in the query from all others", () => {
 });
 
 test("a line for a shell quotes what the prompt holds", () => {
-  const line = curl(request(ROUTES[4], CALM, "it's", "http://localhost/prefix/"));
+  const line = curl(request(route("app"), CALM, "it's", "http://localhost/prefix/"));
   assert.ok(line.startsWith("curl -N 'http://localhost/prefix/api/chat?tokens="));
   assert.ok(line.endsWith(`-d '{"prompt":"it'\\''s"}'`));
 });
