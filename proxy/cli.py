@@ -63,8 +63,9 @@ def _check(options: argparse.Namespace) -> int:
     for route in config.routes:
         guarded = " (spends a credential)" if config.upstreams[route.upstream].injects_credentials else ""
         methods = ",".join(route.methods) if route.methods is not None else "any method"
+        form = "" if route.emit.form == "passthrough" else f", emit: {route.emit.form}"
         spoken = "" if route.websocket == "off" else f", WebSocket: {route.websocket}"
-        print(f"  {route.name:16} {methods:12} {route.path:32} → {route.upstream}{guarded}{spoken}")
+        print(f"  {route.name:16} {methods:12} {route.path:32} → {route.upstream}{guarded}{form}{spoken}")
     return 0
 
 

@@ -28,6 +28,15 @@ routes:
   - {name: rest, path: "/{tail:.*}", upstream: app}
 """
 
+TRANSLATED = """\
+upstreams: {app: {url: http://127.0.0.1:3000}}
+defaults: {emit: unified}
+routes:
+  - {name: chat, path: /v1/chat/completions, upstream: app, websocket: bridge}
+  - {name: claude, path: /v1/messages, upstream: app, emit: openai}
+  - {name: rest, path: "/{tail:.*}", upstream: app, emit: passthrough}
+"""
+
 BAD = """\
 listen: nowhere
 upstreams:
@@ -80,6 +89,19 @@ async def test_check_counts_one_upstream_in_english(tmp_path: Path, start_comman
     file = write_config(tmp_path, "http://127.0.0.1:3000")
     _, command = await done(start_command, "check", file)
     assert command.output.splitlines()[0] == f"{file}: good. 1 upstream; routes in order:"
+
+
+async def test_check_shows_in_which_form_a_route_leaves(tmp_path: Path, start_command: StartCommand) -> None:
+    """Only where it is another one than came in; a form may come from the defaults."""
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(TRANSLATED)
+    status, command = await done(start_command, "check", file)
+    assert (status, command.errors) == (0, "")
+    assert [line.partition("→ ")[2] for line in command.output.splitlines()[1:]] == [
+        "app, emit: unified, WebSocket: bridge",
+        "app, emit: openai",
+        "app",
+    ]
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

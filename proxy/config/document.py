@@ -186,6 +186,9 @@ def _name_and_default(match: re.Match[str]) -> tuple[str, str | None]:
         raise ValueError("a `${` has no `}`; a literal `$` is written `$$`")
     if inside is None and QUERY.fullmatch(match["inside"]):
         raise ValueError("only the `prompt.body` of a route can refer to the query of a request")
+    if inside is None and match["inside"].startswith("query."):
+        said = "a reference to the query is ${query.NAME} or ${query.NAME:-default}; a literal `$` is `$$`"
+        raise ValueError(said)
     if inside is None:
         raise ValueError("a reference is ${NAME} or ${NAME:-default}; a literal `$` is written `$$`")
     _refuse_nesting(inside["default"] or "")

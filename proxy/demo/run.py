@@ -61,7 +61,7 @@ Try, in another terminal:
   curl -N '{url}/v1/chat/completions?first_delay=12' -H 'content-type: application/json' \\
     -d '{{"model":"demo","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}'
 
-  # any provider in one form, tool calls whole and parsed
+  # any provider in one form: Anthropic's messages as unified events
   curl -N {url}/unified/v1/messages -H 'content-type: application/json' \\
     -d '{{"model":"demo","stream":true,"max_tokens":100,"messages":[{{"role":"user","content":"hello"}}]}}'
 

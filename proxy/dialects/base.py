@@ -122,6 +122,10 @@ class Dialect(abc.ABC):
         An error anywhere in it outweighs a marker: some servers send ``[DONE]`` after their error.
         """
 
+    def lacks(self, tail: Sequence[bytes], begun: bytes) -> bool:
+        """Whether a stream that closed inside of the block ``begun`` lacks more than its marker."""
+        return sse.has_data(begun) and self.verdict([*tail, begun]) is not Verdict.COMPLETE
+
     @abc.abstractmethod
     def failure_block(self, failure: Failure, tail: Sequence[bytes] = ()) -> bytes | None:
         """Return the block that makes the provider's SDK raise, or None if nothing may be injected.

@@ -30,6 +30,9 @@ from proxy.dialects.tool_calls import MAX_ARGUMENTS, MAX_CALLS, ToolCalls
 from proxy.stream.event_message import ERROR_EVENT, EventMessages
 from proxy.stream.sse import named_data
 
+#: Longest id and name, together, of a call whose name is kept for its result.
+MAX_NAME = 1024
+
 #: Events that add to the answer. After one of them an earlier stop reason no longer counts.
 CONTENT = frozenset({"messageStart", "contentBlockStart", "contentBlockDelta"})
 
@@ -281,13 +284,14 @@ class BedrockDecoder(Decoder):
         start, index = payload.start or BlockStart(), payload.content_block_index
         if use := start.tool_use:
             executed = use.type == "server_tool_use"
-            if executed and len(self._names) < MAX_CALLS:
+            if executed and len(self._names) < MAX_CALLS and _is_short(use):
                 self._names[use.tool_use_id] = use.name
             return self._calls.start(index, use.name, use.tool_use_id, executed=executed)
-        if len(self._results) + len(self._pictures) >= MAX_CALLS:
+        if self._room < 0 or len(self._results) + len(self._pictures) >= MAX_CALLS:
             return [Raw("contentBlockStart", as_text(data))]
         if outcome := start.tool_result:
             name = self._names.get(outcome.tool_use_id, outcome.type)
+            self._room -= len(outcome.tool_use_id) + len(name)
             self._results[index] = _Result(outcome.tool_use_id, name, failed=outcome.status == "error")
         elif start.image:
             self._pictures[index] = _Picture(start.image.format)
@@ -341,6 +345,10 @@ class BedrockDecoder(Decoder):
         parts: list[Part] = [payload.usage.part()] if payload.usage else []
         parts.append(Raw("metadata", as_text(data)))
         return [*parts, End()] if self._finished else parts
+
+
+def _is_short(use: ToolUse) -> bool:
+    return len(use.tool_use_id) + len(use.name) <= MAX_NAME
 
 
 class _Result:

@@ -184,13 +184,17 @@ def _call_of(event: Event) -> _Call:
 
 
 def _citations(event: Event) -> Iterator[Citation]:
-    """Yield a citation for each source of one. Its places are in the answer unless it cites for a plan."""
+    """Yield a citation for each source of one, which it tells alone.
+
+    Its places are in the answer unless it cites for a plan.
+    """
     told = event.message.citations
     if not isinstance(told, dict):
         return
-    sources = told.get("sources")
+    said = told.get("sources")
+    sources = said if isinstance(said, list) else []
     of_text = word(told.get("type")) in ("", "TEXT_CONTENT")
-    for source in (sources if isinstance(sources, list) else []) or [{}]:
+    for source in sources or [{}]:
         known = source if isinstance(source, dict) else {}
         inner = known.get("document")
         document = inner if isinstance(inner, dict) else {}
@@ -202,7 +206,7 @@ def _citations(event: Event) -> Iterator[Citation]:
             start=whole_number(told.get("start")) if of_text else None,
             end=whole_number(told.get("end")) if of_text else None,
             block=whole_number(told.get("content_index")) or 0,
-            source=told,
+            source={**told, "sources": [source]} if sources else told,
         )
 
 

@@ -46,7 +46,7 @@ class Citations:
         for support in supports:
             segment = _segment(support)
             start, end = _place(segment, places)
-            if start is None or end is None or text[start:end] != segment.get("text"):
+            if not _is_there(segment.get("text"), text, start, end):
                 start = end = None  # the segment is of another text than this one
             for number in _list(support.get("groundingChunkIndices")):
                 if type(number) is int and 0 <= number < len(self._sources):
@@ -112,6 +112,13 @@ def _place(told: dict[str, Any], places: dict[int, int]) -> tuple[int | None, in
     """Return where a segment begins and ends; None for what is not inside of the text."""
     start, end = (places.get(whole_number(told.get(name)) or 0) for name in ("startIndex", "endIndex"))
     return start, end
+
+
+def _is_there(segment: Any, text: str, start: int | None, end: int | None) -> bool:
+    """Whether a segment stands at its place. Its length is looked at first: no text is cut out in vain."""
+    if start is None or end is None or not isinstance(segment, str):
+        return False
+    return len(segment) == end - start and text.startswith(segment, start)
 
 
 def _list(value: Any) -> list[Any]:

@@ -109,10 +109,10 @@ class GeminiDecoder(Decoder):
             return [_error(chunk.error)]
         if chunk.candidates is None and chunk.means_nothing:
             return [Raw("message", as_text(data))]
-        parts = self._start(chunk)
+        parts, as_it_came = self._start(chunk), _AsItCame(data)
         for position, candidate in enumerate(chunk.candidates or ()):
-            if (candidate.index or 0) < MAX_CANDIDATES:
-                parts += self._candidate(candidate, position, data)
+            if 0 <= (candidate.index or 0) < MAX_CANDIDATES:
+                parts += self._candidate(candidate, position, as_it_came)
         if chunk.usage_metadata is not None:
             parts += self._used(chunk.usage_metadata)
         if chunk.prompt_feedback is not None:
@@ -131,13 +131,13 @@ class GeminiDecoder(Decoder):
         self._started = True
         return [Start(chunk.response_id or "", chunk.model_version or "")]
 
-    def _candidate(self, candidate: Candidate, position: int, data: Data) -> list[Part]:
+    def _candidate(self, candidate: Candidate, position: int, as_it_came: _AsItCame) -> list[Part]:
         choice = candidate.index or 0
         said: list[Part] = []
         for number, part in enumerate((candidate.content and candidate.content.parts) or ()):
             text = part.text
             if text is None or part.thought or part.thought_signature:
-                said += self._unusual(part, choice) or _unknown(data, position, number)
+                said += self._unusual(part, choice) or as_it_came.unknown(position, number)
             elif text:
                 said.append(Text(text, 0, choice))
                 self._cited(choice).hear(text)
@@ -202,12 +202,12 @@ class GeminiDecoder(Decoder):
         streamed = self._streamed.pop(choice, None)
         if streamed is None:
             return []
-        return [*self._calls.add(choice, source_of(streamed.value())), *self._calls.end(choice)]
+        return [*self._calls.add(choice, streamed.source()), *self._calls.end(choice)]
 
     def _cut_streamed(self) -> list[Part]:
-        """Return the arguments of calls that have not ended, as far as they came: without the last brace."""
+        """Return the arguments of calls that have not ended, as far as they came."""
         streamed, self._streamed = self._streamed, {}
-        cut = ((choice, source_of(each.value())[:-1]) for choice, each in streamed.items())
+        cut = ((choice, each.source(whole=False)) for choice, each in streamed.items())
         return [part for choice, source in cut for part in self._calls.add(choice, source)]
 
     def _executable_code(self, code: dict[str, Any], choice: int) -> list[Part]:
@@ -293,12 +293,30 @@ def _rest(candidate: Candidate, choice: int) -> Iterator[Part]:
         yield Raw("candidate", source_of({"index": choice, **rest}))
 
 
-def _unknown(data: Data, candidate: int, number: int) -> list[Part]:
-    """Return a part of a kind that is not known here, found in the chunk's text; nothing for an empty one."""
+class _AsItCame:
+    """A chunk's text, to be read a second time, and no more, where a part is of an unknown kind."""
+
+    __slots__ = ("_chunk", "_data")
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._chunk: Any = None
+
+    def unknown(self, candidate: int, number: int) -> list[Part]:
+        """Return a part as it came, but for the names that are known; nothing for an empty one."""
+        if self._chunk is None:
+            self._chunk = _value(self._data)
+        try:
+            part = dict(self._chunk["candidates"][candidate]["content"]["parts"][number])
+        except (LookupError, TypeError, ValueError):  # what does not fit was left out, and the places moved
+            return []
+        known = ContentPart.__struct_encode_fields__
+        rest = {name: value for name, value in part.items() if name not in known}
+        return [Raw("part", source_of(rest))] if rest else []
+
+
+def _value(data: Data) -> Any:
     try:
-        chunk = json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError):
-        return []
-    part = chunk["candidates"][candidate]["content"]["parts"][number]
-    rest = {name: value for name, value in part.items() if name not in ContentPart.__struct_encode_fields__}
-    return [Raw("part", source_of(rest))] if rest else []
+        return {}

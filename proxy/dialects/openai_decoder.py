@@ -26,6 +26,7 @@ from proxy.dialects.part import (
     Usage,
 )
 from proxy.dialects.payload import FORGIVING_BYTES, Data, as_text, reader
+from proxy.dialects.summary import MOST_CHOICES
 from proxy.dialects.tool_calls import ToolCalls
 from proxy.stream import sse
 
@@ -188,7 +189,8 @@ class OpenAIDecoder(Decoder):
                 parts += self._unusual(delta, index)
         if choice.finish_reason:
             native = word(choice.finish_reason)
-            self._finishes[index] = Finish(REASONS.get(native, "other"), native, index)
+            if index in self._finishes or len(self._finishes) < MOST_CHOICES:
+                self._finishes[index] = Finish(REASONS.get(native, "other"), native, index)
         if choice.logprobs is not None:
             parts.append(Raw("logprobs", source_of({"choice": index, "logprobs": choice.logprobs})))
         if choice.usage is not None:
@@ -225,7 +227,8 @@ class OpenAIDecoder(Decoder):
             key = self._keys.get(choice, (choice, 0))
         known = self._calls.id_of(key)
         new = key not in self._calls or (call_id != "" and call_id != known)
-        self._keys[choice] = key
+        if choice in self._keys or len(self._keys) < MOST_CHOICES:
+            self._keys[choice] = key
         yield from self._fragment(key, function, call_id, choice, new=new)
 
     def _fragment(

@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -26,19 +27,17 @@ MAX_DEPTH = 64
 def read(source: str | bytes | None, shape: type[Shape]) -> Shape:
     """Return what a JSON text says about ``shape``, whose fields must all have defaults.
 
-    Whatever is not a JSON object of this shape reads as an empty one: what a provider sends is never
-    a reason to raise.
+    A field that is not of its type counts as not there, and whatever is no JSON object reads as an empty
+    one: what a provider sends is never a reason to raise, and one odd figure none to lose a chunk's text.
     """
     if source is None:
         return shape()
     try:
         return msgspec.json.decode(source, type=shape, strict=False)
-    except msgspec.ValidationError:
-        return shape()
     except RecursionError:  # an attack: "[[[[…", nested deeper than the stack
         return shape()
     except ValueError:
-        return _read_as_python_does(source, shape) if len(source) <= FORGIVING_BYTES else shape()
+        return _read_forgivingly(source, shape) if len(source) <= FORGIVING_BYTES else shape()
 
 
 def reader(shape: type[Shape]) -> Callable[[Data], Shape]:
@@ -59,16 +58,42 @@ def as_text(data: Data) -> str:
     return data if isinstance(data, str) else data.decode("utf-8", "replace")
 
 
-def _read_as_python_does(source: str | bytes, shape: type[Shape]) -> Shape:
-    r"""Read what msgspec refuses and the SDKs' ``json.loads`` accepts.
+def _read_forgivingly(source: str | bytes, shape: type[Shape]) -> Shape:
+    r"""Read what msgspec refuses and the SDKs accept, who check no types and read with ``json.loads``.
 
     Tokens that cut an emoji in two arrive as lone surrogates (``"\ud83d"``), log probabilities as
     ``NaN``. The SDK sees a finish reason in such a chunk, so it has to be seen here.
     """
     try:
-        return msgspec.convert(json.loads(source), shape, strict=False)
+        fitting = _fitting(json.loads(source), shape)
     except (ValueError, RecursionError):
         return shape()
+    return fitting if isinstance(fitting, shape) else shape()
+
+
+def _fitting(value: Any, kind: Any) -> Any:
+    """Return what of a value is of a type: all of it, or less; ``UNSET`` where nothing is.
+
+    It goes as deep as the type does, so a value cannot make it go deeper.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        pass
+    for option in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        if isinstance(value, list) and get_origin(option) is list:
+            (inner,) = get_args(option)
+            return [each for each in (_fitting(item, inner) for item in value) if each is not msgspec.UNSET]
+        if isinstance(value, dict) and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            return _struct(value, option)
+    return msgspec.UNSET
+
+
+def _struct(value: dict[str, Any], shape: type[Shape]) -> Shape:
+    kinds = get_type_hints(shape)
+    names = {field.name: field.encode_name for field in msgspec.structs.fields(shape)}
+    fields = {name: _fitting(value[key], kinds[name]) for name, key in names.items() if key in value}
+    return shape(**{name: field for name, field in fields.items() if field is not msgspec.UNSET})
 
 
 def write(value: dict[str, Any]) -> bytes:

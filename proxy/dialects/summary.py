@@ -26,6 +26,10 @@ MOST_TOKENS = 10**10
 MOST_CHOICES = 128
 
 
+#: No figures.
+NO_USAGE = Usage()
+
+
 class Summary:
     """Put together from parts. ``began`` is the time of the request; all times are the caller's, in seconds.
 
@@ -46,6 +50,12 @@ class Summary:
         self.error: Error | None = None
         self.first: float | None = None
         self.last: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was told at all."""
+        told = self.id or self.model or self.finishes or self.error or self.usage != NO_USAGE
+        return not told and self.first is None
 
     def note(self, part: Part, now: float) -> None:
         """Take in one part, which came at ``now``."""

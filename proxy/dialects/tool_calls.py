@@ -16,8 +16,8 @@ import msgspec
 from proxy.dialects.json_value import source_of
 from proxy.dialects.part import Part, ToolCall, ToolDelta, ToolFault, ToolStart
 
-#: Most bytes of arguments that the calls of one stream may have together, and most calls. A provider that
-#: sends more is broken or hostile; what it sends passes on, but it is not put together.
+#: Most characters of ids, names and arguments that the calls of one stream may have together, and most calls.
+#: A provider that sends more is broken or hostile; what it sends passes on, but it is not put together.
 MAX_ARGUMENTS = 16 * 1024 * 1024
 MAX_CALLS = 4096
 
@@ -78,14 +78,18 @@ class ToolCalls:
     def start(
         self, key: Hashable, name: str, call_id: str = "", *, choice: int = 0, executed: bool = False
     ) -> list[Part]:
-        """Begin a call. One that is still open under this key ends."""
+        """Begin a call; one too many is a fault at once. One that is still open under this key ends."""
         before = self.end(key)
         index = self._counts.get(choice, 0)
-        self._counts[choice] = index + 1
+        if self._made < MAX_CALLS:
+            self._counts[choice] = index + 1
         self._made += 1
+        self._room -= len(call_id) + len(name)
         start = ToolStart(index, call_id or f"call_{self._salt}_{self._made}", name, choice, executed)
-        if self._made <= MAX_CALLS:
-            self._open[key] = _Call(start)
+        call = _Call(start)
+        if self._made > MAX_CALLS or self._room < 0:
+            return [*before, start, call.ended(self._too_much() or f"more than {MAX_CALLS} tool calls came")]
+        self._open[key] = call
         return [*before, start]
 
     def add(self, key: Hashable, arguments: str) -> list[Part]:
@@ -108,7 +112,7 @@ class ToolCalls:
         call = self._open.pop(key, None)
         if call is None:
             return []
-        return [call.ended("" if self._room >= 0 else f"the arguments are over {MAX_ARGUMENTS} characters")]
+        return [call.ended(self._too_much())]
 
     def end_all(self, choice: int | None = None) -> list[Part]:
         """End all calls, or those of one choice, in the order in which they began."""
@@ -123,6 +127,9 @@ class ToolCalls:
         source = source_of({} if arguments is None else arguments)
         begun = self.start(key, name, call_id, choice=choice, executed=executed)
         return [*begun, *self.add(key, source), *self.end(key)]
+
+    def _too_much(self) -> str:
+        return "" if self._room >= 0 else f"the arguments are over {MAX_ARGUMENTS} characters"
 
 
 def mended(text: str) -> str:

@@ -33,6 +33,10 @@ from proxy.dialects.summary import Summary
 #: The ``code`` of an error that is one tool call's alone.
 INVALID_ARGUMENTS = "invalid_tool_arguments"
 
+#: Most bytes that a stream's citations take in a form. A provider may name a thousand sources of a text, and
+#: each is told with the text: its stream ends before some kilobytes have become gigabytes.
+MAX_CITED = 32 * 1024 * 1024
+
 #: HTTP statuses of failures that may not come again when the same is asked once more.
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
@@ -49,10 +53,11 @@ class Writer(abc.ABC):
     of which it could not tell. It must leave nothing behind that reads as a whole answer.
     """
 
-    __slots__ = ("_blocks", "handlers", "put")
+    __slots__ = ("_blocks", "_cited", "handlers", "put")
 
     def __init__(self) -> None:
         self._blocks: list[bytes] = []
+        self._cited = 0  # bytes of citations
         self.put = self._blocks.append
         #: The method for each part but ``Error`` and ``End``, which are ends.
         self.handlers: Mapping[type[Part], Callable[[Any], None]] = {
@@ -65,7 +70,7 @@ class Writer(abc.ABC):
             ToolCall: self.tool_call,
             ToolFault: self.tool_fault,
             ToolResult: self.tool_result,
-            Citation: self.citation,
+            Citation: self._cite,
             File: self.file,
             Usage: self.usage,
             Finish: self.finish,
@@ -127,6 +132,17 @@ class Writer(abc.ABC):
 
     def raw(self, part: Raw) -> None:
         """Tell an event that no other part can hold."""
+
+    def _cite(self, part: Citation) -> None:
+        before = len(self._blocks)
+        self.citation(part)
+        self._cited += sum(map(len, self._blocks[before:]))
+        if self._cited > MAX_CITED:
+            raise TooMuch(f"the citations are over {MAX_CITED} bytes")
+
+
+class TooMuch(Exception):
+    """A stream tells more than can be told. The text is for its reader."""
 
 
 class Emit(abc.ABC):

@@ -9,7 +9,7 @@ from proxy.dialects import Failure
 from proxy.dialects.base import Decoder
 from proxy.dialects.part import End, Error, Finish, Part, Raw, ToolCall, ToolFault, Usage
 from proxy.dialects.summary import Summary
-from proxy.emit.base import Writer, as_error
+from proxy.emit.base import TooMuch, Writer, as_error
 from proxy.stream.sse import has_data
 
 #: Bytes that a tail may hold besides its newest block: images come in blocks of megabytes.
@@ -79,17 +79,20 @@ class Translation:
         return self._writer.take()
 
     def let_go(self) -> None:
-        """Keep the summary alone, now that the end has been told: a finished stream may be held for long."""
+        """Keep nothing, now that the end has been told: a finished stream may be held for long."""
+        self.summary = Summary(self.summary.began)  # whose words are a peer's, and as long as it likes
         self.tail.blocks.clear()
         self._writer.handlers = {}  # which know the writer
         del self._decoder
 
     def _tell_or_fail(self, parts: list[Part], now: float) -> None:
-        """Tell parts; a value that is nested deeper than JSON can be written ends the stream."""
+        """Tell parts; one that is nested too deep to be written, or takes too much, ends the stream."""
         try:
             self._tell(parts, now)
         except RecursionError:
             self._fail(TOO_DEEP, now)
+        except TooMuch as error:
+            self._fail(Error(str(error), "too_much", 502), now)
 
     def _tell(self, parts: list[Part], now: float) -> None:
         handlers, note = self._writer.handlers, self.summary.note
@@ -117,6 +120,8 @@ class Translation:
         """
         call = self._doubtful
         if call is None or isinstance(part, Usage | Raw):
+            return
+        if isinstance(part, Finish) and part.choice != call.choice:
             return
         self._doubtful = None
         if isinstance(part, Error) or (isinstance(part, Finish) and part.reason == "length"):

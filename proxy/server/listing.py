@@ -130,6 +130,7 @@ def row(relay: Relay, now: float) -> Mapping[str, object]:
         "stream": short(relay.id),
         "route": relay.route.name,
         "dialect": relay.dialect.name,
+        "emit": relay.emit_name,
         "client": birth.client,
         "paused": relay.paused,
         "recorded": relay.recorded,

@@ -31,6 +31,7 @@ from proxy.stream.lifecycle import Happening, State, next_state
 from proxy.stream.log import Log, Reason, Terminal
 from proxy.stream.numbering import Ids, Numbering
 from proxy.stream.sse import Parser, has_data
+from proxy.telemetry.answers import label
 
 #: So many of the last blocks are shown to the dialect when a stream ends.
 VERDICT_BLOCKS = 16
@@ -119,6 +120,11 @@ class Relay(Lane):
     def form(self) -> Dialect | Emit:
         """What the stream is when it leaves, and so what its readers survive."""
         return self.emit or self.dialect
+
+    @property
+    def emit_name(self) -> str:
+        """The form in which it leaves, as a route's ``emit`` spells it."""
+        return "passthrough" if self.emit is None else self.emit.name
 
     @property
     def signal_gaps(self) -> bool:
@@ -258,6 +264,8 @@ class Relay(Lane):
         if self.log.terminal is not None:
             return
         verdict = self.dialect.verdict(self._tail())
+        if verdict is Verdict.FINISHED and self.dialect.lacks(self._tail(), self.parser.pending):
+            error = error or "inside of a block"
         if verdict is Verdict.COMPLETE or (verdict is Verdict.FINISHED and error is None):
             self.end(Reason.COMPLETE)
         elif verdict is Verdict.ERROR:
@@ -273,9 +281,23 @@ class Relay(Lane):
         elif error is not None:
             self.end(Reason.TRUNCATED, f"the upstream's response broke off: {error}")
         elif self.dialect.llm:
-            self.end(Reason.TRUNCATED, "the upstream closed the stream without its terminal marker")
+            self.end(
+                Reason.TRUNCATED,
+                f"the upstream closed the stream without its terminal marker{self._riddle()}",
+            )
         else:
             self.end(Reason.COMPLETE)
+
+    def _riddle(self) -> str:
+        """Say so where nothing of a stream was understood: its route may name the wrong dialect."""
+        if self.translation is None or not self.translation.summary.empty or not self.tally.bytes_in:
+            return ""
+        return f"; nothing in its {self.tally.bytes_in} bytes is {self.dialect.name}'s"
+
+    def _provider_error(self) -> str:
+        """Say that the provider told an error, and its code, where that is known; never what it said."""
+        error = self._summary.error
+        return PROVIDER_ERROR if error is None else f"{PROVIDER_ERROR}: {label(error.code)}"
 
     def _finish_framing(self) -> None:
         """Take what the body's good end completes."""
@@ -326,6 +348,8 @@ class Relay(Lane):
             self.observer.read_last(
                 self._tail(), self.log.last, self.tally.last_sent, whole=reason is Reason.COMPLETE
             )
+        if message == PROVIDER_ERROR:
+            message = self._provider_error()
         failure = Failure(reason.value, message + quote, status or STATUSES.get(reason, 502))
         terminal = Terminal(reason, message, told or reason is Reason.COMPLETE)
         terminal = self._tell_end(terminal, failure, now)
@@ -340,7 +364,7 @@ class Relay(Lane):
         whole = terminal.reason is Reason.COMPLETE
         told = self._translate_end(self.translation, None if whole else failure, now)
         if told and whole:  # a prompt that a filter blocked is no answer
-            return Terminal(Reason.UPSTREAM_ERROR, PROVIDER_ERROR, told=True)
+            return Terminal(Reason.UPSTREAM_ERROR, self._provider_error(), told=True)
         return replace(terminal, told=told or whole)
 
     def _close(self, reason: Reason, now: float) -> None:
@@ -369,12 +393,14 @@ class Relay(Lane):
             self._let_go()
 
     def _count_answer(self, reason: Reason) -> None:
-        """Count what the stream has told of its answer, and keep what is shown of it."""
+        """Count what the stream has told of its answer, and keep what is shown of it alone."""
         self._heard = self.heard
         if self._observed:
             told = answer(self.dialect, self._summary, self._model, reason, self.age)
             self._hub.telemetry.answered(self.route.name, told)
         self.observer = None
+        if self.translation is not None:
+            self.translation.let_go()
 
     def _is_whole(self) -> bool:
         """A stream whose terminal marker came is complete, whatever happened to it afterwards."""
@@ -396,7 +422,6 @@ class Relay(Lane):
     def _translate_end(self, translation: Translation, failure: Failure | None, now: float) -> bool:
         """Let the translation tell the end; return whether it has told one that is not good."""
         self._add(translation.close(now) if failure is None else translation.fail(failure, now), now)
-        translation.let_go()
         return translation.told_error
 
     def _add(self, blocks: list[bytes], now: float) -> None:

@@ -75,6 +75,7 @@ def facts(relay: Relay) -> Facts:
         route=relay.route.name,
         upstream=birth.upstream,
         dialect=relay.dialect.name,
+        emit=relay.emit_name,
         method=birth.method,
         path=birth.path,
         client=birth.client,

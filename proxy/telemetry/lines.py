@@ -32,6 +32,7 @@ class Facts(msgspec.Struct, frozen=True):
     route: str
     upstream: str
     dialect: str
+    emit: str
     method: str
     path: str
     client: str

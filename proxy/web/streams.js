@@ -183,7 +183,8 @@ function fill({ line, more }, stream, rate) {
   line.dataset.state = tone(stream);
   text(cells.state.firstChild, stateOf(stream));
   text(cells.state.lastChild, line.dataset.state === "broken" ? stream.message : "");
-  text(cells.route, stream.dialect === "generic" ? stream.route : `${stream.route} · ${stream.dialect}`);
+  const form = stream.emit === "passthrough" ? "" : ` → ${stream.emit}`;
+  text(cells.route, stream.dialect === "generic" ? stream.route : `${stream.route} · ${stream.dialect}${form}`);
   text(cells.client, stream.client);
   cells.client.title = stream.client;
   text(cells.age, stream.ended === null ? span(stream.age) : `${span(stream.ended)} ago`);

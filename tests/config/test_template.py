@@ -84,6 +84,8 @@ def test_a_variable_can_be_any_json_of_a_text() -> None:
          "references do not nest: the default of one holds another"),
         ("""'{"stream":true,"n":"\\u0024{query.}"}'""",
          "a reference here is ${query.NAME} or ${query.NAME:-default}; a literal `$` is `$$`"),
+        ("""'{"stream":true,"n":"${query.a b}"}'""",
+         "a reference to the query is ${query.NAME} or ${query.NAME:-default}; a literal `$` is `$$`"),
         (f"""'{{"n":{"[" * 100_000}'""", "expected a JSON object that is not so deeply nested"),
         ("""'{"messages":[]}'""",
          "does not ask for a stream, as dialect openai does with `stream: true`"),

@@ -12,7 +12,7 @@ from botocore.parsers import RestJSONParser
 
 from proxy.dialects import DIALECTS, Failure, Verdict
 from proxy.dialects.base import Decoder
-from proxy.dialects.bedrock import EVENTS, EXCEPTIONS, REASONS
+from proxy.dialects.bedrock import EVENTS, EXCEPTIONS, MAX_NAME, REASONS
 from proxy.dialects.part import (
     Citation,
     End,
@@ -277,6 +277,13 @@ def test_a_tool_of_the_service() -> None:
         ToolResult("t1", "search", "It rains"),
         ToolResult("t2", "web_search_result", [{"text": "no"}, {"json": {"a": 1}}], failed=True),
     ]
+
+
+def test_long_names_are_not_kept() -> None:
+    """Of a tool with such a name the result has the name of its kind."""
+    tool = {"toolUseId": "t1", "name": "x" * (MAX_NAME + 1), "type": "server_tool_use"}
+    result = start(1, toolResult={"toolUseId": "t1", "type": "web_search_result"})
+    assert told(start(0, toolUse=tool), result, stop(1))[-1] == ToolResult("t1", "web_search_result", "")
 
 
 def test_an_image() -> None:

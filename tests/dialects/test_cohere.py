@@ -134,10 +134,10 @@ def test_a_citation_for_each_source() -> None:
     """A document's title and address are told, a tool's output by its name; the place is in the answer."""
     document = {"type": "document", "id": "d1", "document": {"title": "T", "url": "https://example.com/"}}
     tool = {"type": "tool", "id": "x:2", "tool_output": {"n": 1}}
-    cited = {"start": 2, "end": 5, "text": "abc", "sources": [document, tool], "type": "TEXT_CONTENT"}
-    assert told(adds("citation-start", citations=cited)) == [
-        Citation("https://example.com/", "T", "abc", "d1", 2, 5, source=cited),
-        Citation("", "", "abc", "x:2", 2, 5, source=cited),
+    cited = {"start": 2, "end": 5, "text": "abc", "type": "TEXT_CONTENT"}
+    assert told(adds("citation-start", citations={**cited, "sources": [document, tool]})) == [
+        Citation("https://example.com/", "T", "abc", "d1", 2, 5, source={**cited, "sources": [document]}),
+        Citation("", "", "abc", "x:2", 2, 5, source={**cited, "sources": [tool]}),
     ]
 
 

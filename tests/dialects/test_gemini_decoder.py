@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.dialects import DIALECTS
+from proxy.dialects import DIALECTS, gemini_arguments
 from proxy.dialects.gemini_decoder import MAX_CANDIDATES, GeminiDecoder
 from proxy.dialects.part import (
     Citation,
@@ -125,26 +125,37 @@ def test_the_rest_of_a_call_that_was_not_seen() -> None:
     assert said(streamed("$.a", numberValue=1), rest, ended=True) == [Finish("tool_calls", "STOP")]
 
 
+def sent(*pieces: bytes) -> Part:
+    """What becomes of a call whose arguments come in these pieces, all of them."""
+    return said(BEGUN, *pieces, candidate({"functionCall": {}}))[-1]
+
+
 @pytest.mark.parametrize("path", ["", "a", "$", "$.", "$..a", "$.a[", "$.a['b", "$" + ".a" * 33])
 def test_paths_that_lead_nowhere(path: str) -> None:
-    """They are left alone."""
-    parts = said(BEGUN, streamed(path, stringValue="x"), candidate({"functionCall": {}}))
-    assert isinstance(parts[-1], ToolCall)
-    assert parts[-1].arguments == {}
+    """The call can not be made: an argument of it is missing."""
+    fault = sent(streamed("$.a", stringValue="x"), streamed(path, stringValue="y"))
+    assert isinstance(fault, ToolFault)
+    assert fault.source == '{"a":"x"'
 
 
-def test_paths_that_contradict_each_other() -> None:
-    """The first that came is right."""
-    parts = said(
-        BEGUN,
-        streamed("$.a", stringValue="x"),
-        streamed("$.a.b", stringValue="y"),
-        streamed("$.c[900000000]", numberValue=1),
-        streamed("$.c", stringValue="z"),
-        candidate({"functionCall": {}}),
-    )
-    assert isinstance(parts[-1], ToolCall)
-    assert parts[-1].arguments == {"a": "x", "c": [1]}
+@pytest.mark.parametrize(("first", "second"), [("$.a", "$.a.b"), ("$.c[0]", "$.c")])
+def test_paths_that_contradict_each_other(first: str, second: str) -> None:
+    """Nor can one of which two pieces belong to the same place."""
+    assert isinstance(sent(streamed(first, stringValue="x"), streamed(second, stringValue="y")), ToolFault)
+
+
+def test_a_list_without_its_beginning() -> None:
+    """An index that is out of reach takes no memory."""
+    call = sent(streamed("$.c[900000000]", numberValue=1))
+    assert isinstance(call, ToolCall)
+    assert call.arguments == {"c": [1]}
+
+
+def test_streamed_arguments_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call with more of them than there is room for is a fault, and not one with fewer."""
+    monkeypatch.setattr(gemini_arguments, "MAX_ARGUMENTS", 1000)
+    pieces = [streamed("$.a", stringValue="x" * 100)] * 20
+    assert isinstance(sent(*pieces), ToolFault)
 
 
 def test_a_streamed_call_that_does_not_end() -> None:
@@ -322,6 +333,28 @@ def test_feedback_without_a_block() -> None:
     assert said(data({"promptFeedback": {"safetyRatings": []}})) == []
 
 
-def test_too_many_candidates() -> None:
-    """A server that counts without end fills no memory."""
-    assert said(candidate({"text": "a"}, index=MAX_CANDIDATES, finishReason="STOP"), ended=True) == []
+@pytest.mark.parametrize("index", [MAX_CANDIDATES, -1])
+def test_too_many_candidates(index: int) -> None:
+    """A server that counts without end, in whichever direction, fills no memory."""
+    assert said(candidate({"text": "a"}, index=index, finishReason="STOP"), ended=True) == []
+
+
+def test_many_unknown_parts_take_one_more_reading() -> None:
+    """And not one each, which for a chunk of some kilobytes would be seconds."""
+    chunk = candidate(*({"magic": number} for number in range(3)))
+    with pytest.MonkeyPatch.context() as patch:
+        readings: list[Any] = []
+        loads = json.loads
+        patch.setattr(json, "loads", lambda text: readings.append(text) or loads(text))
+        assert len(said(chunk, chunk)) == 6
+    assert len(readings) == 2
+
+
+@pytest.mark.parametrize(
+    "parts", [[5, {"newKind": {}}], ["x", {"text": "a"}, {"newKind": {}}], [[], {"newKind": {}}]]
+)
+def test_parts_that_are_no_objects_among_unknown_ones(parts: list[Any]) -> None:
+    """What does not fit is left out, and nothing raises where a part of an unknown kind is looked for."""
+    block = b"data: " + json.dumps({"candidates": [{"content": {"parts": parts}}]}).encode()
+    told = GeminiDecoder("salt").decode(block)
+    assert [part.content for part in told if isinstance(part, Text)] == ["a"] * ({"text": "a"} in parts)

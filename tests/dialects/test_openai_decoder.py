@@ -27,6 +27,7 @@ from proxy.dialects.part import (
     ToolStart,
     Usage,
 )
+from proxy.dialects.summary import MOST_CHOICES
 
 DONE = b"data: [DONE]"
 
@@ -71,6 +72,15 @@ def test_several_choices() -> None:
     assert said(data({"choices": choices})) == [Text("a"), Text("b", 0, 1)]
 
 
+def test_too_many_choices() -> None:
+    """Each may say what it likes; of a server that counts without end, the last reasons are not kept."""
+    decoder = OpenAIDecoder("salt")
+    for index in range(MOST_CHOICES + 9):
+        choice = {"index": index, "delta": {"content": "a"}, "finish_reason": "stop"}
+        assert Text("a", 0, index) in decoder.decode(data({"choices": [choice]}))
+    assert len(decoder.finish()) == MOST_CHOICES
+
+
 def test_a_finish_reason_waits_for_the_end() -> None:
     """Some servers put one on every chunk; the last one counts."""
     parts = said(chunk({"content": "a"}, "stop"), chunk({"content": "b"}, "length"), DONE)
@@ -96,6 +106,7 @@ def test_a_server_without_a_marker() -> None:
         ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": 8}, Usage(9, 5, 8)),
         ({"prompt_tokens": 9}, Usage(9)),
         ("many", Usage()),
+        ({"prompt_tokens": "\ud83d"}, Usage()),
     ],
 )  # fmt: skip
 def test_usage(figures: Any, usage: Usage) -> None:

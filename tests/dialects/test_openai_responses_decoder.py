@@ -72,6 +72,12 @@ def test_the_start() -> None:
     assert said(*events) == [Start("r", "m", 17)]
 
 
+@pytest.mark.parametrize("time", [float("nan"), float("inf")])
+def test_a_time_that_is_none(time: float) -> None:
+    """It is not told."""
+    assert said(whole(created_at=time))[0] == Start("r", "m", None)
+
+
 def test_each_place_is_a_block() -> None:
     """Of reasoning, of its summary's parts, of text and of a refusal: each has another number."""
     assert said(

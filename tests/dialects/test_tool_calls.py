@@ -130,23 +130,35 @@ def test_an_emoji_in_halves() -> None:
 
 def test_arguments_without_an_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that never ends a call fills no memory: the call is a fault, and its fragments pass on."""
-    monkeypatch.setattr(tool_calls, "MAX_ARGUMENTS", 10)
+    monkeypatch.setattr(tool_calls, "MAX_ARGUMENTS", 12)
     calls = ToolCalls("s")
     calls.start("k", "f", "1")
     assert all(calls.add("k", '"aaaa') == [ToolDelta(0, "1", '"aaaa')] for _ in range(5))
     (fault,) = calls.end("k")
     assert isinstance(fault, ToolFault)
     assert fault.source == '"aaaa"aaaa'
-    assert fault.message == "the arguments are over 10 characters"
+    assert fault.message == "the arguments are over 12 characters"
 
 
 def test_calls_without_an_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So are the calls themselves: those beyond begin, and are not put together."""
+    """So are the calls themselves: those beyond are told as faults, so that nobody takes the rest for all."""
     monkeypatch.setattr(tool_calls, "MAX_CALLS", 2)
     calls = ToolCalls("s")
-    for key in range(3):
-        assert len(calls.start(key, "f")) == 1
+    assert [len(calls.start(key, "f")) for key in range(2)] == [1, 1]
+    start, fault = calls.start(2, "f")
+    assert isinstance(start, ToolStart)
+    assert isinstance(fault, ToolFault)
+    assert (fault.index, fault.id, fault.message) == (2, start.id, "more than 2 tool calls came")
     assert len(calls.end_all()) == 2
+
+
+def test_names_without_an_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take of the same room as the arguments."""
+    monkeypatch.setattr(tool_calls, "MAX_ARGUMENTS", 10)
+    calls = ToolCalls("s")
+    _, fault = calls.start("k", "f", "1" * 10)
+    assert isinstance(fault, ToolFault)
+    assert "k" not in calls
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.data())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from proxy.dialects import Failure
 from proxy.dialects.base import Decoder
-from proxy.dialects.part import End, Error, Finish, Part, Raw, Text, ToolCall, ToolFault, Usage
+from proxy.dialects.part import Citation, End, Error, Finish, Part, Raw, Text, ToolCall, ToolFault, Usage
 from proxy.dialects.summary import Summary
+from proxy.emit import base
 from proxy.emit.base import Writer
 from proxy.emit.translation import TAIL_BYTES, Translation
 
@@ -165,6 +168,23 @@ def test_other_calls_do_not_wait() -> None:
     """Those that have arguments, and those that the provider has run itself."""
     whole, executed = ToolCall(0, "1", "f", {}, "{}"), ToolCall(0, "1", "g", {}, "", executed=True)
     assert heard(whole, executed, Finish("length", "x"))[:2] == [b"call f", b"call g"]
+
+
+class Citing(Words):
+    """Tells of a citation at length."""
+
+    def citation(self, part: Citation) -> None:
+        """Put its text."""
+        self.put(part.text.encode())
+
+
+def test_citations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is told with each of a thousand sources ends the stream, and fills no memory."""
+    monkeypatch.setattr(base, "MAX_CITED", 10)
+    form = Translation(Parts(*[Citation(text="cited")] * 5), Citing(), 0.0, keep=1)
+    told = [block for _ in range(5) for block in form.feed([b"data: x"], 1.0)]
+    assert told == [b"cited", b"cited", b"cited", b"failed: the citations are over 10 bytes"]
+    assert form.told_error
 
 
 class Deep(Words):

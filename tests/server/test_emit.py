@@ -98,6 +98,7 @@ async def test_a_finished_stream_keeps_its_log_alone(
     assert relay is not None
     assert relay.translation is not None
     assert not relay.translation.tail.blocks
+    assert not relay.translation.summary.model
     assert (relay.heard.model, relay.heard.finish_reason) == ("m", "stop")
 
 
@@ -117,12 +118,31 @@ async def test_a_stream_that_is_cut(start_origin: StartOrigin, start_sidecar: St
     assert last["message"] == "the upstream closed the stream without its terminal marker"
 
 
+async def test_a_stream_of_another_dialect(start_origin: StartOrigin, start_sidecar: StartSidecar) -> None:
+    """Where nothing is understood, the provider is not the one to blame, and the error says so."""
+    body = await whole(start_origin, start_sidecar, streams(*WHOLE[:-1]), dialect="gemini")
+    size = sum(map(len, WHOLE[:-1]))
+    assert said(body)[-1]["message"] == (
+        f"the upstream closed the stream without its terminal marker; nothing in its {size} bytes is gemini's"
+    )
+
+
 async def test_a_stream_that_closes_without_its_marker(
     start_origin: StartOrigin, start_sidecar: StartSidecar
 ) -> None:
     """A finish reason and a clean close are a good end, as they are without a form."""
     body = await whole(start_origin, start_sidecar, streams(chunk("Hello"), chunk(finish="stop")))
     assert kinds(body) == ["start", "text_delta", "done"]
+
+
+async def test_a_stream_that_closes_inside_of_a_block(
+    start_origin: StartOrigin, start_sidecar: StartSidecar
+) -> None:
+    """A reason on every chunk is no end where another was to follow; half a marker is one."""
+    cut = await whole(start_origin, start_sidecar, streams(chunk("Hel", "stop"), chunk("lo", "stop")[:-20]))
+    assert kinds(cut) == ["start", "text_delta", "error"]
+    marked = await whole(start_origin, start_sidecar, streams(chunk("Hello", "stop"), DONE[:-1]))
+    assert kinds(marked) == ["start", "text_delta", "done"]
 
 
 async def test_an_error_of_the_provider_s(start_origin: StartOrigin, start_sidecar: StartSidecar) -> None:
@@ -141,7 +161,7 @@ async def test_a_prompt_that_a_filter_blocked(start_origin: StartOrigin, start_s
     assert kinds(await answer.rest())[-1] == "error"
     state = await (await ask(sidecar.url, f"/_streams/{answer.header('stream-id')}/state")).json()
     assert (state["reason"], state["message"]) == (
-        "upstream_error", "the provider reported an error in the stream",
+        "upstream_error", "the provider reported an error in the stream: SAFETY",
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ FACTS = Facts(
     route="chat",
     upstream="origin",
     dialect="openai",
+    emit="passthrough",
     method="POST",
     path="/v1/chat/completions",
     client="127.0.0.1",

@@ -80,6 +80,7 @@ async def test_a_stream_has_one_line(
         "route": "all",
         "upstream": "origin",
         "dialect": "generic",
+        "emit": "passthrough",
         "method": "GET",
         "path": "/api/chat",
         "client": "127.0.0.1",

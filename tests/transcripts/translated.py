@@ -64,8 +64,9 @@ def blocks_of(framing: Framing, body: bytes, cuts: Iterable[int] = ()) -> Iterat
 
 def failure_of(dialect: Dialect, framing: Framing, blocks: list[bytes]) -> Failure | None:
     """Return how a body that closed cleanly has failed, and None where it ended well."""
-    verdict = dialect.verdict(tail_of(blocks))
-    if verdict is Verdict.COMPLETE or (verdict is Verdict.FINISHED and not framing.broken):
+    tail = tail_of(blocks)
+    verdict, lacks = dialect.verdict(tail), framing.broken or dialect.lacks(tail, framing.pending)
+    if verdict is Verdict.COMPLETE or (verdict is Verdict.FINISHED and not lacks):
         return None
     return Failure("truncated", framing.broken or SHORT)
 
