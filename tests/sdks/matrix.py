@@ -291,8 +291,8 @@ async def play_row(name: str, node: Node, *, fast_path: bool = True) -> dict[str
 def sweep(cells: Iterable[Cell]) -> None:
     """Collect what was left behind, of which Python warns later, and in some other test's name.
 
-    Some SDKs leave their connections. Where Node reads, a connection was left in a few runs while the stage was
-    taken down; whose it was is not known.
+    Some SDKs leave their connections. Where Node reads, one was left in a few runs while the stage was taken
+    down; whose it was is not known.
     """
     for cell in cells:
         if cell.outcome.error is not None:
