@@ -15,7 +15,6 @@ from proxy.stream.sse import has_data
 #: Bytes that a tail may hold besides its newest block: images come in blocks of megabytes.
 TAIL_BYTES = 256 * 1024
 
-
 #: Said of a provider whose values are nested some hundred deep: it is broken, or hostile.
 TOO_DEEP = Error("a value in the stream is nested too deep to be told", "too_deep", 502)
 
@@ -90,9 +89,14 @@ class Translation:
         try:
             self._tell(parts, now)
         except RecursionError:
-            self._fail(TOO_DEEP, now)
+            self._refuse(TOO_DEEP, now)
         except TooMuch as error:
-            self._fail(Error(str(error), "too_much", 502), now)
+            self._refuse(Error(str(error), "too_much", 502), now)
+
+    def _refuse(self, error: Error, now: float) -> None:
+        """Tell of what the provider has done and not told."""
+        self.summary.note(error, now)
+        self._fail(error, now)
 
     def _tell(self, parts: list[Part], now: float) -> None:
         handlers, note = self._writer.handlers, self.summary.note

@@ -9,7 +9,7 @@ from proxy.dialects.base import Decoder
 from proxy.dialects.part import Citation, End, Error, Finish, Part, Raw, Text, ToolCall, ToolFault, Usage
 from proxy.dialects.summary import Summary
 from proxy.emit import base
-from proxy.emit.base import Writer
+from proxy.emit.base import TooMuch, Writer
 from proxy.emit.translation import TAIL_BYTES, Translation
 
 
@@ -202,3 +202,19 @@ def test_what_cannot_be_written_ends_the_stream() -> None:
         b"failed: a value in the stream is nested too deep to be told"
     ]
     assert form.told_error
+
+
+class Refusing(Words):
+    """Has no room for a text."""
+
+    def text(self, part: Text) -> None:
+        """Refuse it."""
+        raise TooMuch("more than fits")
+
+
+def test_what_takes_too_much_ends_the_stream_and_is_known_by_its_code() -> None:
+    """The provider has told no error: the record must not read as if it had."""
+    form = Translation(Plain(), Refusing(), 0.0, keep=1)
+    assert form.feed([b"data: a", b"data: END"], 1.0) == [b"failed: more than fits"]
+    assert form.told_error
+    assert form.summary.error == Error("more than fits", "too_much", 502)
